@@ -1,0 +1,92 @@
+"""Every bound of the system, in one place (law 10). Injected: a test shrinks one by ``replace(LIMITS, ...)``.
+
+Sizes are bytes, times seconds, unless the name says otherwise. A bound that is exceeded is answered with
+backpressure until a deadline and then with a typed error (errors.TooLarge, errors.Overloaded, errors.Full).
+"""
+
+from dataclasses import dataclass
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+TIB = 1 << 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """All bounds; a field's comment says who relies on it."""
+
+    # -- data path (chunks/, pools/, segments/); the first two were chosen by bench/thresholds.py
+    inline_size_max: int = 2 * KIB  # a body up to this rides in the state
+    pack_size_max: int = 128 * KIB  # a body up to this is packed with others; above it is cut into chunks
+    chunk_size: int = 4 * MIB  # plaintext of one chunk (fixed cut)
+    frame_size: int = 128 * KIB  # plaintext of one frame
+    cell_size: int = 64 * KIB  # a shard is verified in cells of this many bytes
+    pack_bytes_max: int = 4 * MIB  # stored bytes of one pack
+    pack_slots_max: int = 512
+    segment_size_max: int = 256 * MIB  # a segment is sealed when it would grow past this
+    segment_files_open_max: int = 256  # cached read descriptors per disk and process
+    chunks_in_flight_max: int = 3  # chunks of one request that are being stored or fetched at once
+    chunks_per_commit_max: int = 4  # chunks stored before their manifest page is committed
+    slices_embedded_max: int = 4  # slices that ride in the version record itself
+    manifest_page_entries_max: int = 256
+    buffers_bytes_max: int = 512 * MIB  # chunk buffers of one process, all requests together
+
+    # -- state (state/)
+    batch_mutations_max: int = 256  # mutations in one group commit
+    batch_bytes_max: int = 8 * MIB
+    commit_queue_max: int = 4096  # mutations that wait for the committer
+    commit_wait_seconds_max: float = 30.0
+    state_key_size_max: int = 4 * KIB
+    state_value_size_max: int = 1 * MIB
+    scan_rows_max: int = 10_000
+    log_bytes_before_checkpoint: int = 64 * MIB  # and never less than the last snapshot's size
+
+    # -- space: three reserves per file system, as fractions; writes stop first, deletes last (ENGINE 22)
+    reserve_writes: float = 0.05
+    reserve_compaction: float = 0.03
+    reserve_deletes: float = 0.01
+    reserve_bytes_max: int = (
+        8 * GIB
+    )  # a reserve never asks for more than this, so that huge disks are not wasted
+
+    # -- collection (jobs/)
+    collect_grace_seconds: float = 30.0  # observed by the collector itself on a monotonic clock
+    collect_batch_rows_max: int = 500
+    compact_live_ratio: float = 0.6  # a sealed segment below this is rewritten
+    pin_seconds_max: float = 12 * 3600.0  # a reader older than this no longer holds back the collector
+
+    # -- HTTP (http/)
+    head_bytes_max: int = 64 * KIB
+    header_count_max: int = 200
+    url_bytes_max: int = 16 * KIB
+    connections_max: int = 4096  # per worker
+    body_buffer_bytes: int = 256 * KIB  # one pooled receive buffer
+    head_seconds_max: float = 60.0
+    idle_seconds_max: float = 120.0
+    body_idle_seconds_max: float = 60.0
+    write_idle_seconds_max: float = 60.0
+    drain_bytes_max: int = 1 * MIB  # an unread body up to this is drained after an early answer, else closed
+    shutdown_seconds_max: float = 30.0
+
+    # -- S3 (objects/, s3/)
+    object_size_max: int = 5 * TIB
+    put_size_max: int = 5 * GIB
+    part_size_min: int = 5 * MIB
+    part_count_max: int = 10_000
+    key_bytes_max: int = 1024
+    metadata_bytes_max: int = 2 * KIB  # user metadata, names and values together
+    list_keys_max: int = 1000
+    delete_keys_max: int = 1000
+    buckets_per_account_max: int = 10_000
+    xml_bytes_max: int = 8 * MIB
+    tags_per_object_max: int = 10
+    tags_per_bucket_max: int = 50
+    clock_skew_seconds_max: float = 900.0
+    presign_seconds_max: int = 7 * 24 * 3600
+    replay_seconds: float = 900.0  # how long the first answer of a conditional write is kept for a retry
+    replay_rows_max: int = 100_000
+    admin_request_bytes_max: int = 1 * MIB  # one request on the control socket
+
+
+LIMITS = Limits()
