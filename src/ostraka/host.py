@@ -214,9 +214,7 @@ def boot_id() -> str:
 
     ``OSTRAKA_TEST_BOOT_ID`` stands in for it where a test simulates a power cut.
     """
-    return (
-        os.environ.get("OSTRAKA_TEST_BOOT_ID") or Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    )
+    return os.environ.get("OSTRAKA_TEST_BOOT_ID") or Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 class Host:
@@ -224,9 +222,7 @@ class Host:
 
     __slots__ = ("boot_id", "clock", "files")
 
-    def __init__(
-        self, files: Files | None = None, clock: Clock | None = None, boot: str | None = None
-    ) -> None:
+    def __init__(self, files: Files | None = None, clock: Clock | None = None, boot: str | None = None) -> None:
         self.files: Files = files or SystemFiles()
         self.clock: Clock = clock or SystemClock()
         self.boot_id = boot or boot_id()

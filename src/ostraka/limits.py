@@ -46,9 +46,7 @@ class Limits:
     reserve_writes: float = 0.05
     reserve_compaction: float = 0.03
     reserve_deletes: float = 0.01
-    reserve_bytes_max: int = (
-        8 * GIB
-    )  # a reserve never asks for more than this, so that huge disks are not wasted
+    reserve_bytes_max: int = 8 * GIB  # a reserve never asks for more than this, so that huge disks are not wasted
 
     # -- collection (jobs/)
     collect_grace_seconds: float = 30.0  # observed by the collector itself on a monotonic clock
