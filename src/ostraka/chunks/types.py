@@ -1,0 +1,104 @@
+"""What ``chunks`` and ``objects`` say to each other: entries of a manifest, and bytes that were placed.
+
+``chunks`` never commits. It stores bytes durably through a pool and hands back, with each entry, the
+preconditions and operations that make the entry *referenced*; ``objects`` puts them into its own one commit
+(laws 2 and 4, ENGINE 7). If that commit is rejected because a chunk changed under it, ``again()`` decides anew
+while the bytes are still held.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from enum import IntEnum
+from typing import Protocol
+
+import msgspec
+
+from ostraka.host import Buffer
+from ostraka.state.types import Operation, Precondition
+
+
+class Kind(IntEnum):
+    """What an entry points to."""
+
+    CHUNK = 1  # id: 32 bytes, the keyed BLAKE3 of the chunk's plaintext (ENGINE 17)
+    SLOT = 2  # id: 16 bytes of the pack, and the slot's number
+    MANIFEST = 3  # id: 16 bytes of another manifest (Complete and Copy count manifests, ENGINE 13)
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """A slice: ``length`` bytes at ``offset`` of what (kind, id, slot) names."""
+
+    kind: int
+    id: bytes
+    offset: int
+    length: int
+    slot: int = 0
+
+
+class Placed(Protocol):
+    """One run of bytes that is on stable storage, not yet referenced."""
+
+    entry: Entry
+    preconditions: Sequence[Precondition]
+    operations: Sequence[Operation]
+
+    async def again(self) -> "Placed":
+        """After a rejected commit: look again, and write the bytes anew if what was found is gone."""
+        ...
+
+    def release(self) -> None:
+        """The commit landed (or the request ended): give the memory back. Idempotent."""
+        ...
+
+
+class ChunkBuffer(Protocol):
+    """Where a body is received: room for limits.chunk_size bytes of plaintext, written to disk without a copy."""
+
+    view: memoryview
+
+    def release(self) -> None: ...
+
+
+class Chunks(Protocol):
+    """Cut runs of bytes into what pools hold, and read them back verified."""
+
+    async def buffer(self) -> ChunkBuffer:
+        """A buffer to receive one chunk's plaintext into; waits for room."""
+        ...
+
+    async def place(self, buffer: ChunkBuffer, length: int) -> Placed:
+        """Store the first ``length`` bytes as one chunk; takes over the buffer (Placed.release gives it back)."""
+        ...
+
+    async def place_small(self, body: Buffer) -> Placed:
+        """Store a body of at most limits.pack_size_max bytes in a pack with others that arrive together."""
+        ...
+
+    def read(self, entry: Entry, offset: int, length: int) -> AsyncIterator[Buffer]:
+        """Verified pieces of the entry's bytes [offset, offset + length), in order; CHUNK and SLOT entries only.
+
+        Raises Corrupt or Unavailable, never zeros and never short (law 3).
+        """
+        ...
+
+    def read_now(self, entry: Entry, offset: int, length: int) -> Buffer | None:
+        """As read, when all of it is in the page cache and small; else None."""
+        ...
+
+    def reference(self, entries: Sequence[Entry]) -> tuple[list[Precondition], list[Operation]]:
+        """What one more reference to each of these CHUNK and SLOT entries takes (copy is metadata only).
+
+        The caller adds a precondition that the source which names them still stands, in the same mutation.
+        """
+        ...
+
+    async def dismantle(self, entries: Sequence[Entry]) -> tuple[list[Precondition], list[Operation]]:
+        """What one reference less to each takes: the collector commits it with the removal of the dead row.
+
+        What falls to no reference is queued in the same mutation, for ``sweep``.
+        """
+        ...
+
+    async def sweep(self, limit: int) -> int:
+        """Delete chunks and empty packs that stayed unreferenced past their grace, re-checked in the commit;
+        rewrite packs that are mostly dead. Returns how many rows it settled. Called by jobs only."""
+        ...

@@ -1,0 +1,346 @@
+"""The public shapes of the object core: what the doors (S3, library, command line) give it and get from it.
+
+Nothing here knows HTTP or XML. Names are S3's where S3 has a name. Times are POSIX seconds (float); sizes and
+offsets are bytes; an etag is its text without quotes.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from ostraka.host import Buffer
+
+Versioning = Literal["", "Enabled", "Suspended"]
+
+
+class Source(Protocol):
+    """Where a body comes from: http's body, a decoder around it, a file, bytes."""
+
+    length: int | None  # bytes that will come, when known
+
+    async def read_into(self, view: memoryview) -> int:
+        """Fill some of view (at least one byte); 0 at the end. Raises Truncated when the sender lied."""
+        ...
+
+    def read_now(self) -> Buffer | None:
+        """The whole body, if it is here already and small; else None. Consumes it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Digested:
+    """What the digest of a body came to. ``checksums``: algorithm name (upper case) to base64 value."""
+
+    etag: str
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    checksum_type: str = ""  # "FULL_OBJECT" or "COMPOSITE"
+
+
+class Digest(Protocol):
+    """Hashes a body as it streams. ``update`` is called in order, from worker threads, one call at a time."""
+
+    def update(self, data: Buffer) -> None: ...
+
+    def finish(self) -> Digested:
+        """After the last byte: raises Truncated if the body is not what its sender declared."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What is kept beside an object's bytes, verbatim."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)  # content-type, cache-control, ... lower case
+    metadata: Mapping[str, str] = field(default_factory=dict)  # x-amz-meta-* without the prefix
+    tags: Mapping[str, str] = field(default_factory=dict)
+    storage_class: str = "STANDARD"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteConditions:
+    """Preconditions of a write. ``if_match``: etags of which the current object must have one ("*": any)."""
+
+    if_none_match: bool = False  # If-None-Match: *, create only
+    if_match: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Identity of an invocation, so that a retry of a write whose answer was lost gets that answer (ENGINE 21)."""
+
+    account: str
+    operation: str
+    invocation: str
+    body: str  # what must be equal for it to be a retry: declared digest and length
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who owns things. ``root`` may do everything."""
+
+    name: str
+    access_key: str
+    root: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A bucket as it stands. ``settings``: sub-resources kept as the doors gave them (name to opaque bytes)."""
+
+    name: str
+    id: int
+    owner: str  # account name
+    created: float
+    region: str
+    versioning: Versioning = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PartInfo:
+    """One part, of an upload in progress or of a completed object."""
+
+    number: int
+    size: int
+    etag: str
+    modified: float
+    checksums: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One version of an object, or a delete marker."""
+
+    bucket: str
+    key: str
+    size: int
+    etag: str
+    modified: float
+    version_id: str  # "null" for a null version
+    versioned: bool  # whether the door should show version_id (the bucket was ever versioned)
+    latest: bool
+    delete_marker: bool
+    owner: str
+    attributes: Attributes
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    checksum_type: str = ""
+    part_count: int = 0  # of a multipart object
+
+
+class ObjectReader(Protocol):
+    """An open version: its bytes stay readable until close, whatever happens to its name (law 6)."""
+
+    info: ObjectInfo
+
+    def read(self, offset: int = 0, length: int | None = None) -> AsyncIterator[Buffer]:
+        """Verified pieces, in order. Raises Corrupt or Unavailable before or between pieces, never short."""
+        ...
+
+    def read_now(self, offset: int, length: int) -> Buffer | None:
+        """All of it at once if that needs no waiting; else None."""
+        ...
+
+    async def part(self, number: int) -> tuple[int, int]:
+        """(offset, length) of a part of a completed multipart object (or of the whole for part 1 of another)."""
+        ...
+
+    async def parts(self, after: int, limit: int) -> tuple[list[PartInfo], bool]:
+        """Parts numbered above ``after`` (as completed), and whether more follow."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A row of a listing."""
+
+    key: str
+    size: int
+    etag: str
+    modified: float
+    storage_class: str
+    owner: str
+    checksum_algorithms: tuple[str, ...] = ()
+    checksum_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """A page: entries and common prefixes in key order, counted together. ``next``: resume *after* this."""
+
+    entries: Sequence[Listed]
+    prefixes: Sequence[str]
+    truncated: bool
+    next: str = ""
+    rows_read: int = 0  # rows of the state that the page cost
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPage:
+    """A page of versions and delete markers, newest first within a key."""
+
+    entries: Sequence[ObjectInfo]
+    prefixes: Sequence[str]
+    truncated: bool
+    next_key: str = ""
+    next_version: str = ""
+    rows_read: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A multipart upload in progress."""
+
+    bucket: str
+    key: str
+    upload_id: str
+    owner: str
+    initiated: float
+    attributes: Attributes
+    checksum_algorithm: str = ""
+    checksum_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadPage:
+    entries: Sequence[Upload]
+    prefixes: Sequence[str]
+    truncated: bool
+    next_key: str = ""
+    next_upload: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletePart:
+    """A part as the caller names it in Complete; ``checksums`` as given, to be compared."""
+
+    number: int
+    etag: str
+    checksums: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a delete did."""
+
+    key: str
+    version_id: str = ""  # of what was deleted (as named by the caller), or of the marker that was made
+    delete_marker: bool = False  # the marker that was made, or that was removed
+
+
+Assemble = Callable[[Sequence[PartInfo]], Digested]
+
+
+class Objects(Protocol):
+    """The core: buckets, objects, versions, multipart. All methods raise the kinds of errors.py.
+
+    Reasons used with Absent: "bucket", "key", "version", "upload". Exists: "bucket-owned", "bucket-taken",
+    "bucket-not-empty". PreconditionFailed: "if-match", "if-none-match". Invalid: "part" (an unknown part or a
+    wrong etag), "part-order", "part-small", "key-too-long", "version-id", "range". A delete marker that is in the way raises
+    Absent(reason="delete-marker") with ``version_id`` and ``named`` (was it asked for by version id) set.
+    Names and policies are checked by the doors; key size and metadata limits here as well.
+    """
+
+    # buckets
+    async def create_bucket(self, name: str, owner: str, region: str) -> Bucket: ...
+    async def delete_bucket(self, name: str) -> None: ...
+    def bucket(self, name: str) -> Bucket: ...
+    def list_buckets(
+        self, owner: str | None, prefix: str, after: str, limit: int
+    ) -> tuple[list[Bucket], bool]: ...
+    async def update_bucket(self, name: str, change: Callable[[Bucket], Bucket]) -> Bucket:
+        """Compare-and-set: ``change`` may run more than once. Versioning, tags and settings may change."""
+        ...
+
+    # objects
+    async def put(
+        self,
+        bucket: str,
+        key: str,
+        source: Source,
+        digest: Digest,
+        attributes: Attributes,
+        *,
+        owner: str,
+        conditions: WriteConditions = WriteConditions(),
+        replay: Replay | None = None,
+    ) -> ObjectInfo:
+        """Store a body. When it returns, data and metadata are on stable storage on every member (law 2)."""
+        ...
+
+    def lookup(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        """The version's record, without its bytes."""
+        ...
+
+    def open(self, bucket: str, key: str, version_id: str | None = None) -> ObjectReader: ...
+
+    async def delete(self, bucket: str, key: str, version_id: str | None = None, *, owner: str = "") -> Deleted:
+        """Deleting what is not there succeeds, as in S3."""
+        ...
+
+    async def delete_many(
+        self, bucket: str, keys: Sequence[tuple[str, str | None]], *, owner: str = ""
+    ) -> list[Deleted | Exception]:
+        """Each by itself; the n-th answer belongs to the n-th key."""
+        ...
+
+    async def copy(
+        self,
+        source: ObjectInfo,
+        bucket: str,
+        key: str,
+        attributes: Attributes,
+        *,
+        owner: str,
+        conditions: WriteConditions = WriteConditions(),
+        digested: Digested | None = None,
+    ) -> ObjectInfo:
+        """Metadata only: the new version shares the source version's bytes (exactly the version in ``source``)."""
+        ...
+
+    async def update_tags(self, bucket: str, key: str, version_id: str | None, tags: Mapping[str, str]) -> ObjectInfo: ...
+
+    def list(self, bucket: str, prefix: str, delimiter: str, after: str, limit: int) -> ListPage:
+        """Live keys greater than ``after``; with a delimiter, keys that share a prefix up to it fold into one."""
+        ...
+
+    def list_versions(
+        self, bucket: str, prefix: str, delimiter: str, after_key: str, after_version: str, limit: int
+    ) -> VersionPage: ...
+
+    # multipart
+    async def create_upload(
+        self, bucket: str, key: str, attributes: Attributes, *, owner: str, checksum_algorithm: str = "", checksum_type: str = ""
+    ) -> Upload: ...
+    def upload(self, bucket: str, key: str, upload_id: str) -> Upload: ...
+    async def put_part(
+        self, bucket: str, key: str, upload_id: str, number: int, source: Source, digest: Digest
+    ) -> PartInfo: ...
+    async def copy_part(
+        self, bucket: str, key: str, upload_id: str, number: int, source: ObjectInfo, offset: int, length: int, digest: Digest
+    ) -> PartInfo:
+        """Shares the source's chunks; reads its bytes once to compute the part's etag and checksums."""
+        ...
+    def list_parts(
+        self, bucket: str, key: str, upload_id: str, after: int, limit: int
+    ) -> tuple[list[PartInfo], bool]: ...
+    async def complete_upload(
+        self,
+        bucket: str,
+        key: str,
+        upload_id: str,
+        parts: Sequence[CompletePart],
+        assemble: Assemble,
+        *,
+        conditions: WriteConditions = WriteConditions(),
+        replay: Replay | None = None,
+        size: int | None = None,
+    ) -> ObjectInfo:
+        """Rewrites no data; a replay of a Complete that succeeded gets the same answer."""
+        ...
+    async def abort_upload(self, bucket: str, key: str, upload_id: str) -> None: ...
+    def list_uploads(
+        self, bucket: str, prefix: str, delimiter: str, after_key: str, after_upload: str, limit: int
+    ) -> UploadPage: ...

@@ -1,0 +1,96 @@
+"""What crosses the door of a pool: stripes, the buffers they are written from, and what a pool can do.
+
+A pool is a place where chunks live. It stores *bodies* (the stored bytes of one chunk or one pack) and knows
+nothing of what is in them: frames, compression and references are the business of ``chunks``. It never touches the
+state: it returns a ``Stripe``, which the caller puts into its own commit.
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Protocol
+
+import msgspec
+
+from ostraka.host import Buffer
+
+
+class Owner(IntEnum):
+    """Whose bytes a stripe holds; each shard says so too, so that a disk explains itself without the state."""
+
+    CHUNK = 1
+    PACK = 2
+
+
+class Stripe(msgspec.Struct, frozen=True, array_like=True):
+    """The k+m shards of one body, with the geometry it was written with (ENGINE 2). Immutable.
+
+    ``disks[i]`` is the number of the disk that holds shard i; disk numbers are small, given once, never reused.
+    Shard i (i < k) is the run ``[i * shard_size, (i + 1) * shard_size)`` of the body, padded with zeros.
+    """
+
+    write_id: bytes  # 16 random bytes, never reused: law 1
+    k: int
+    m: int
+    length: int  # bytes of the body
+    shard_size: int  # bytes of each shard
+    disks: tuple[int, ...]
+
+
+class StripeBuffer(Protocol):
+    """Memory of a body that can be written without a copy: page-aligned, counted against limits.buffers_bytes_max."""
+
+    view: memoryview  # writable, as many bytes as were asked for
+
+    def release(self) -> None:
+        """Give the memory back; the view must not be used afterwards. Idempotent."""
+        ...
+
+
+class ShardHealth(msgspec.Struct, frozen=True, array_like=True):
+    """What verification found of one shard."""
+
+    index: int
+    disk: int
+    state: str  # "good", "missing" (the disk answers and has it not), "damaged", "unreachable"
+
+
+class Pool(Protocol):
+    """A place where bodies live: an erasure-coded set of disks, or a backend."""
+
+    async def buffer(self, size: int) -> StripeBuffer:
+        """Memory for a body of up to ``size`` bytes; waits for room, Overloaded after the deadline."""
+        ...
+
+    async def write(self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int) -> Stripe:
+        """Store the first ``length`` bytes of body; when it returns, all k+m shards are on stable storage.
+
+        Raises Unavailable (too few disks even for a narrower stripe), Full. A cancelled or failed write leaves
+        only unreferenced shards, which compaction reclaims.
+        """
+        ...
+
+    async def read(self, stripe: Stripe, offset: int, length: int) -> memoryview:
+        """Exactly those bytes of the body, every cell of them verified; degraded where it must be.
+
+        Raises Corrupt when fewer than k shards verify and Unavailable when disks that may hold them are away.
+        """
+        ...
+
+    def read_now(self, stripe: Stripe, offset: int, length: int) -> memoryview | None:
+        """As read, if it can be answered at once from the page cache without waiting; else None."""
+        ...
+
+    async def release(self, stripes: Sequence[tuple[Owner, bytes, Stripe]]) -> None:
+        """The state no longer names these stripes (committed): their shards are dead bytes now."""
+        ...
+
+    async def verify(self, stripe: Stripe) -> list[ShardHealth]:
+        """Read every cell of every shard and say how each is."""
+        ...
+
+    async def repair(self, owner: Owner, owner_id: bytes, stripe: Stripe) -> Stripe | None:
+        """Rebuild shards that are not good, in place where the disk is up, else on another disk.
+
+        Returns the stripe that the caller must commit in place of the old one, or None when nothing was wrong.
+        """
+        ...
