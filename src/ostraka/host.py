@@ -71,8 +71,9 @@ class Files(Protocol):
         """The device number, to see that two directories share one."""
         ...
 
-    def lock(self, path: Path) -> contextlib.AbstractContextManager[None]:
-        """Hold an exclusive lock on path (created if absent, our pid written in it); InUse names the holder."""
+    def lock(self, path: Path, *, wait: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Hold an exclusive lock on path (created if absent, our pid written in it); unless it may ``wait``,
+        InUse names the holder."""
         ...
 
 
@@ -182,11 +183,11 @@ class SystemFiles:
         return os.stat(path).st_dev
 
     @contextlib.contextmanager
-    def lock(self, path: Path) -> Iterator[None]:
+    def lock(self, path: Path, *, wait: bool = False) -> Iterator[None]:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
                 raise InUse(

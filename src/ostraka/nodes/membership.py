@@ -1,0 +1,241 @@
+"""Which disks are up: epochs, and how they change (ENGINE 1 and 3).
+
+The rule that makes "any m may vanish" true at every moment: a write waits for every disk that the newest committed
+epoch calls up; a disk is left out only after an epoch that calls it down was synced on a strict majority of the
+members. Where no majority can be had the store is read-only, until an operator overrides with ``disk replace`` or
+``disk forget``.
+
+Several processes serve one store. They share the epoch's number through four words of shared memory
+(``EpochWord``); whoever changes the epoch does so under one lock file, after taking over what others changed before.
+This module knows nothing of stripes or state rows.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from ostraka.errors import Corrupt, OstrakaError, Unavailable
+from ostraka.host import Host
+from ostraka.nodes import superblock
+from ostraka.nodes.superblock import HISTORY_MAX, Epoch, Member, Superblock
+from ostraka.nodes.types import Disk
+
+log = logging.getLogger("ostraka.nodes")
+
+
+class EpochWord(Protocol):
+    """A number that all processes of a store see: bumped whenever the epoch changed."""
+
+    def load(self) -> int: ...
+
+    def bump(self) -> int: ...
+
+
+class LocalWord:
+    """An EpochWord of a store that only this process serves."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def load(self) -> int:
+        return self._value
+
+    def bump(self) -> int:
+        self._value += 1
+        return self._value
+
+
+def succeed(epoch: Epoch, members: Sequence[Member], host: Host, next_number: int | None = None) -> Epoch:
+    """The epoch after this one, with those members."""
+    return Epoch(
+        number=epoch.number + 1,
+        id=host.random(16),
+        k=epoch.k,
+        m=epoch.m,
+        members=tuple(members),
+        next_number=epoch.next_number if next_number is None else next_number,
+        history=(epoch.id, *epoch.history)[:HISTORY_MAX],
+    )
+
+
+def majority(epoch: Epoch) -> int:
+    """How many members a strict majority is."""
+    return len(epoch.members) // 2 + 1
+
+
+class Membership:
+    """The members of an open store. Thread-safe; one per process."""
+
+    def __init__(
+        self,
+        store_id: bytes,
+        epoch: Epoch,
+        disks: Mapping[int, Disk],
+        paths: Mapping[int, Path],
+        host: Host,
+        word: EpochWord | None = None,
+        *,
+        lock_path: Path | None = None,
+    ) -> None:
+        self.store_id = store_id
+        self.epoch = epoch
+        self._disks = dict(disks)
+        self.paths = dict(paths)
+        self._host = host
+        self._word = word or LocalWord()
+        self._seen = self._word.load()
+        self._lock = threading.RLock()
+        self._lock_path = lock_path
+        self.read_only = ""  # why, when the store must not be written
+        self.on_change: list[Callable[[Epoch], None]] = []
+        self._up: tuple[Disk, ...] = ()
+        self._recompute()
+
+    # -- what pools ask (nodes.types.Members)
+
+    @property
+    def k(self) -> int:
+        return self.epoch.k
+
+    @property
+    def m(self) -> int:
+        return self.epoch.m
+
+    def up(self) -> Sequence[Disk]:
+        """Disks that new stripes may use; raises Unavailable while the store is read-only."""
+        if self._word.load() != self._seen:
+            self.refresh()
+        if self.read_only:
+            raise Unavailable(self.read_only, reason="read-only")
+        return self._up
+
+    def disk(self, number: int) -> Disk | None:
+        if self._word.load() != self._seen:
+            self.refresh()
+        member = self.epoch.member(number)
+        return self._disks.get(number) if member is not None and member.up else None
+
+    def gone(self, number: int) -> bool:
+        return self.epoch.member(number) is None
+
+    async def failed(self, number: int, error: BaseException) -> None:
+        await asyncio.to_thread(self.evict, number, error)
+
+    # -- changes
+
+    def evict(self, number: int, error: BaseException | str) -> None:
+        """Record that a disk is down. Returns when a strict majority has it; idempotent.
+
+        Raises Unavailable, and the store is read-only from then on, when no majority can be written.
+        """
+        with self.exclusive():
+            member = self.epoch.member(number)
+            if member is None or not member.up:
+                return
+            log.error("disk %d (%s) failed and is taken out of service: %s", number, self.paths.get(number), error)
+            self.change(
+                [msgspec.structs.replace(d, up=False) if d.number == number else d for d in self.epoch.members]
+            )
+
+    def change(self, members: Sequence[Member], *, next_number: int | None = None, override: bool = False) -> Epoch:
+        """Commit a new membership: synced on a strict majority, or (``override``, an operator's word) on at least
+        N-m members. Disks that cannot be written are called down in the same breath. Call it under `exclusive`
+        or where nobody else can change it.
+        """
+        wanted = list(members)
+        while True:
+            epoch = succeed(self.epoch, wanted, self._host, next_number)
+            failed = self._publish(epoch)
+            written = sum(1 for d in epoch.members if d.up) - len(failed)
+            needed = len(epoch.members) - epoch.m if override else majority(epoch)
+            if written < needed:
+                self.read_only = (
+                    f"only {written} of {len(epoch.members)} disks can be written, {needed} are needed: the store is "
+                    "read-only; bring the disks back, or use `ostraka disk replace` or `ostraka disk forget`"
+                )
+                raise Unavailable(self.read_only, reason="read-only")
+            self._adopt(epoch)
+            self._seen = self._word.bump()
+            if not failed:
+                return epoch
+            wanted = [msgspec.structs.replace(d, up=False) if d.number in failed else d for d in epoch.members]
+
+    def _publish(self, epoch: Epoch) -> set[int]:
+        """Write the epoch to every disk that it calls up, state carriers first; returns those that failed."""
+        failed: set[int] = set()
+        for member in sorted(epoch.members, key=lambda d: not d.state):
+            if not member.up:
+                continue
+            path = self.paths.get(member.number)
+            if path is None:
+                failed.add(member.number)
+                continue
+            try:
+                block = Superblock(store_id=self.store_id, disk_id=member.disk_id, formed=True, epoch=epoch)
+                superblock.write(self._host.files, path, block)
+            except OSError as e:
+                log.error("disk %d (%s): the superblock cannot be written: %s", member.number, path, e)
+                failed.add(member.number)
+        return failed
+
+    def refresh(self) -> None:
+        """Take over what another process changed."""
+        with self._lock:
+            seen = self._word.load()
+            newest = self.epoch
+            for member in self.epoch.members:
+                path = self.paths.get(member.number)
+                if path is None or not member.up:
+                    continue
+                try:
+                    block = superblock.read(self._host.files, path)
+                except (OSError, OstrakaError):
+                    continue
+                if block is not None and block.store_id == self.store_id and block.epoch.number > newest.number:
+                    newest = block.epoch
+            self._seen = seen
+            if newest is not self.epoch:
+                self._adopt(newest)
+
+    def add_disk(self, number: int, path: Path, disk: Disk | None) -> None:
+        """Make a disk known to this process before an epoch names it."""
+        with self._lock:
+            self.paths[number] = path
+            if disk is not None:
+                self._disks[number] = disk
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Nobody else, thread or process, changes the epoch meanwhile; what they changed before is taken over."""
+        with self._lock:
+            if self._lock_path is None:
+                yield
+                return
+            with self._host.files.lock(self._lock_path, wait=True):
+                if self._word.load() != self._seen:
+                    self.refresh()
+                yield
+
+    def _adopt(self, epoch: Epoch) -> None:
+        if epoch.number <= self.epoch.number and epoch.id != self.epoch.id:
+            raise Corrupt(f"epoch {epoch.number} after {self.epoch.number}", reason="epoch")
+        self.epoch = epoch
+        self._recompute()
+        for tell in self.on_change:
+            tell(epoch)
+
+    def _recompute(self) -> None:
+        up = [d for d in self.epoch.members if d.up]
+        self._up = tuple(self._disks[d.number] for d in up if d.number in self._disks)
+        self.read_only = ""
+        if len(up) < majority(self.epoch):
+            self.read_only = (
+                f"only {len(up)} of {len(self.epoch.members)} disks are up, {majority(self.epoch)} are needed to "
+                "write: bring the disks back, or use `ostraka disk replace` or `ostraka disk forget`"
+            )
