@@ -11,6 +11,7 @@ and the embedded one. Embedded, on one host (docs/decisions/state.md):
 The owner (one process per store) calls `open_owner` once: it recovers, and gives a state. Workers call `open_shared`.
 """
 
+from ostraka.state.memory import MemoryState
 from ostraka.state.types import (
     Absent,
     Add,
@@ -42,6 +43,7 @@ __all__ = [
     "Delete",
     "Ensure",
     "Equals",
+    "MemoryState",
     "Mutation",
     "Operation",
     "Outcome",
