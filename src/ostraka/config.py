@@ -58,7 +58,7 @@ class ServeConfig:
     tls_key: str = ""
     json: bool = False
     log_level: str = "info"
-    access_log: bool = True
+    access_log: str = ""  # a file, or "-" for standard error; "": none
     root_access_key: str = ""
     root_secret_key: str = ""
     accounts: tuple[AccountSetting, ...] = ()
@@ -164,7 +164,7 @@ SERVE: tuple[Setting, ...] = (
     Setting("tls-key", str, "private key (PEM)"),
     Setting("json", _boolean, "print one JSON object with the bound URL as the first line, and logs as JSON"),
     Setting("log-level", _level, "debug, info, warning or error"),
-    Setting("access-log", _boolean, "write a line for each request"),
+    Setting("access-log", str, "FILE for one JSON line a request; - is standard error"),
     Setting("root-access-key", str, "access key of the root account", secret=True),
     Setting("root-secret-key", str, "secret key of the root account", secret=True),
     Setting(

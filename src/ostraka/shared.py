@@ -1,0 +1,85 @@
+"""Words of memory that all processes of one store see: the epoch's word, readers' pins, metrics.
+
+The process that owns the store makes them before it forks; anonymous memory is used, not a file, so that a disk that
+dies under the store cannot take them along. Each process writes only its own row, so that no lock is needed; every
+word is 8 bytes, aligned, and written whole. Nothing here survives the processes, and nothing needs to.
+"""
+
+import mmap
+from collections.abc import Callable
+
+NOBODY = 2**64 - 1  # in a pin's word: no reader
+
+
+class SharedWords:
+    """``rows`` x ``columns`` unsigned 64-bit words, inherited over fork."""
+
+    __slots__ = ("columns", "memory", "rows", "words")
+
+    def __init__(self, rows: int, columns: int, fill: int = 0) -> None:
+        self.rows = rows
+        self.columns = columns
+        self.memory = mmap.mmap(-1, max(1, rows * columns) * 8)
+        self.words = memoryview(self.memory).cast("Q")
+        if fill:
+            for i in range(rows * columns):
+                self.words[i] = fill
+
+
+class SharedEpoch:
+    """nodes.membership.EpochWord in shared memory; bumped only under the membership's lock file."""
+
+    __slots__ = ("_words",)
+
+    def __init__(self) -> None:
+        self._words = SharedWords(1, 1)
+
+    def load(self) -> int:
+        return self._words.words[0]
+
+    def bump(self) -> int:
+        self._words.words[0] += 1
+        return self._words.words[0]
+
+
+class Pins:
+    """Who is reading since when, so that the collector frees nothing under a reader (law 6).
+
+    A reader enters before it looks up what it will read, and leaves when it is done. The collector may free what died
+    at sequence d if d <= `oldest`: every active reader then began after the death was visible, and never saw it.
+    One object a process; `row` is the process's own row of the shared words.
+    """
+
+    __slots__ = ("_active", "_next", "_row", "_sequence", "_words")
+
+    def __init__(self, sequence: Callable[[], int], words: SharedWords | None = None, row: int = 0) -> None:
+        self._words = words or SharedWords(1, 1, NOBODY)
+        self._row = row
+        self._sequence = sequence
+        self._active: dict[int, int] = {}  # token to sequence; insertion order is sequence order
+        self._next = 0
+        self._words.words[row] = NOBODY
+
+    def enter(self) -> int:
+        """Begin to read; returns the token for `leave`. Called on the loop thread."""
+        sequence = self._sequence()
+        if not self._active:
+            self._words.words[self._row] = sequence
+        self._next += 1
+        self._active[self._next] = sequence
+        return self._next
+
+    def leave(self, token: int) -> None:
+        """Done. Idempotent."""
+        if self._active.pop(token, None) is None:
+            return
+        self._words.words[self._row] = next(iter(self._active.values()), NOBODY)
+
+    def oldest(self) -> int:
+        """The sequence at which the oldest active reader of any process began; NOBODY when there is none."""
+        return min(self._words.words)
+
+
+def clear_pins(words: SharedWords, row: int) -> None:
+    """The process of that row is gone: its readers are too."""
+    words.words[row] = NOBODY
