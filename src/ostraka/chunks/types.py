@@ -42,16 +42,30 @@ class Placed(Protocol):
     operations: Sequence[Operation]
 
     async def again(self) -> "Placed":
-        """After a rejected commit: look again, and write the bytes anew if what was found is gone."""
+        """After a commit that was certainly rejected: look again, and write anew if what was found is gone.
+
+        After an outcome that is unknown (Unavailable, a cancelled commit) never: `release`, and start anew.
+        """
         ...
 
     def release(self) -> None:
-        """The commit landed (or the request ended): give the memory back. Idempotent."""
+        """The commit landed, or nobody knows whether it did: give the memory back. Idempotent."""
+        ...
+
+    def abandon(self) -> None:
+        """No commit that names this landed or ever will, certainly: what was stored is dead, give all back.
+
+        What is only released without a commit stays on disk until compaction or fsck finds it. Idempotent, and
+        without effect after `release`.
+        """
         ...
 
 
 class ChunkBuffer(Protocol):
-    """Where a body is received: room for limits.chunk_size bytes of plaintext, written to disk without a copy."""
+    """Where a body is received: room for limits.chunk_size bytes of plaintext, written to disk without a copy.
+
+    Digests may go on reading ``view`` until `Placed.release`: storing never changes the plaintext in it.
+    """
 
     view: memoryview
 
@@ -61,8 +75,11 @@ class ChunkBuffer(Protocol):
 class Chunks(Protocol):
     """Cut runs of bytes into what pools hold, and read them back verified."""
 
-    async def buffer(self) -> ChunkBuffer:
-        """A buffer to receive one chunk's plaintext into; waits for room."""
+    async def buffer(self, size: int | None = None) -> ChunkBuffer:
+        """A buffer to receive one chunk's plaintext into; waits for room.
+
+        ``size``: how much will come at most, when that is known to be less than limits.chunk_size.
+        """
         ...
 
     async def place(self, buffer: ChunkBuffer, length: int) -> Placed:
@@ -94,7 +111,8 @@ class Chunks(Protocol):
     async def dismantle(self, entries: Sequence[Entry]) -> tuple[list[Precondition], list[Operation]]:
         """What one reference less to each takes: the collector commits it with the removal of the dead row.
 
-        What falls to no reference is queued in the same mutation, for ``sweep``.
+        What falls to no reference is queued in the same mutation, for ``sweep``. All that one mutation gives up
+        goes through one call. `state.Rejected`: somebody else changed a count; call again.
         """
         ...
 
