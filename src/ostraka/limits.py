@@ -62,6 +62,8 @@ class Limits:
     head_bytes_max: int = 64 * KIB
     header_count_max: int = 200
     url_bytes_max: int = 16 * KIB
+    body_bytes_max: int = 6 * GIB  # put_size_max and room for aws-chunked framing; more is refused unseen
+    read_ahead_bytes_max: int = 64 * KIB  # received beyond what the handler asked for, then the client waits
     connections_max: int = 4096  # per worker
     body_buffer_bytes: int = 256 * KIB  # one pooled receive buffer
     head_seconds_max: float = 60.0
@@ -69,6 +71,7 @@ class Limits:
     body_idle_seconds_max: float = 60.0
     write_idle_seconds_max: float = 60.0
     drain_bytes_max: int = 1 * MIB  # an unread body up to this is drained after an early answer, else closed
+    linger_seconds_max: float = 5.0  # after a refusal we read on this long, so that the client can see the answer
     shutdown_seconds_max: float = 30.0
 
     # -- S3 (objects/, s3/)
