@@ -1,0 +1,119 @@
+"""The store's keys: its secret and the root credentials, beside every copy of the state (docs/format/keys.md).
+
+The secret keys chunk ids and version ids; without it no dedup index and no version id means anything, so it is kept
+wherever the state is. The file is JSON for a person to read (the root credentials are in it), mode 0600, replaced as a
+whole by law 9, with a checksum over the rest.
+"""
+
+import base64
+import logging
+import string
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+import xxhash
+from blake3 import blake3
+
+from ostraka.errors import Corrupt, Refused
+from ostraka.host import Host
+
+log = logging.getLogger("ostraka.store")
+
+NAME = "keys.json"
+VERSION = 1
+SECRET_SIZE = 32
+ALPHABET = string.ascii_uppercase + "234567"
+
+
+class Keys(msgspec.Struct, frozen=True, kw_only=True):
+    """What the file says. ``generated``: nobody chose the root credentials, so a person needs to be told of them."""
+
+    store_id: str  # hex
+    secret: str  # base64 of 32 bytes
+    root_access_key: str
+    root_secret_key: str
+    generated: bool
+    version: int = VERSION
+    checksum: str = ""  # xxh3_64, hex, of this object encoded with checksum ""
+
+    def derive(self, purpose: str) -> bytes:
+        """32 bytes for one purpose, so that no key serves two."""
+        return blake3(base64.b64decode(self.secret), derive_key_context=f"ostraka 2026 {purpose}").digest()
+
+
+def _sealed(keys: Keys) -> Keys:
+    bare = msgspec.structs.replace(keys, checksum="")
+    return msgspec.structs.replace(bare, checksum=xxhash.xxh3_64_hexdigest(msgspec.json.encode(bare)))
+
+
+def encode(keys: Keys) -> bytes:
+    """The file's content."""
+    return msgspec.json.format(msgspec.json.encode(_sealed(keys)), indent=2) + b"\n"
+
+
+def decode(content: bytes, where: str) -> Keys:
+    """The opposite. Raises Corrupt; Refused for a newer version."""
+    try:
+        keys = msgspec.json.decode(content, type=Keys)
+    except msgspec.MsgspecError as e:
+        raise Corrupt(f"{where} is damaged: {e}", reason="keys") from None
+    if keys.version > VERSION:
+        raise Refused(f"{where} has version {keys.version}, this program knows {VERSION}", reason="version")
+    if _sealed(keys).checksum != keys.checksum:
+        raise Corrupt(f"{where} does not match its checksum", reason="keys")
+    return keys
+
+
+def create(store_id: bytes, host: Host, root: tuple[str, str] | None) -> Keys:
+    """Fresh keys; ``root`` is (access key, secret key) if somebody chose them."""
+    access = "OSTRAKA" + "".join(ALPHABET[b % 32] for b in host.random(13))
+    secret = base64.b64encode(host.random(30)).decode()
+    return Keys(
+        store_id=store_id.hex(),
+        secret=base64.b64encode(host.random(SECRET_SIZE)).decode(),
+        root_access_key=root[0] if root else access,
+        root_secret_key=root[1] if root else secret,
+        generated=root is None,
+    )
+
+
+def write(keys: Keys, disks: Iterable[Path], host: Host) -> None:
+    """Put the file on each of those disks; durable when it returns."""
+    content = encode(keys)
+    for disk in disks:
+        host.files.publish(disk / NAME, content, mode=0o600)
+
+
+def load(store_id: bytes, disks: Iterable[Path], host: Host, root: tuple[str, str] | None = None) -> Keys:
+    """The keys from the first disk that has them whole; the other disks are given them where theirs are not.
+
+    ``root`` wins over what is stored for as long as it is given, and is not stored.
+    Raises Refused when no copy is good.
+    """
+    found: Keys | None = None
+    lacking: list[Path] = []
+    problems: list[str] = []
+    for disk in disks:
+        try:
+            keys = decode(host.files.read(disk / NAME), str(disk / NAME))
+            if keys.store_id != store_id.hex():
+                raise Corrupt(f"{disk / NAME} belongs to another store", reason="keys")
+            found = found or keys
+        except FileNotFoundError:
+            lacking.append(disk)
+            problems.append(f"{disk / NAME} is absent")
+        except (OSError, Corrupt) as e:
+            lacking.append(disk)
+            problems.append(str(e))
+    if found is None:
+        raise Refused(
+            "the store's keys cannot be read: " + "; ".join(problems) + ". Restore keys.json from a backup of any disk",
+            reason="keys",
+        )
+    for disk in lacking:
+        log.warning("writing the store's keys anew to %s", disk / NAME)
+        write(found, [disk], host)
+    if root:
+        return msgspec.structs.replace(found, root_access_key=root[0], root_secret_key=root[1], generated=False)
+    return found
