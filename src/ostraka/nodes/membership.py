@@ -139,9 +139,7 @@ class Membership:
             if member is None or not member.up:
                 return
             log.error("disk %d (%s) failed and is taken out of service: %s", number, self.paths.get(number), error)
-            self.change(
-                [msgspec.structs.replace(d, up=False) if d.number == number else d for d in self.epoch.members]
-            )
+            self.change([msgspec.structs.replace(d, up=False) if d.number == number else d for d in self.epoch.members])
 
     def change(self, members: Sequence[Member], *, next_number: int | None = None, override: bool = False) -> Epoch:
         """Commit a new membership: synced on a strict majority, or (``override``, an operator's word) on at least
@@ -154,14 +152,15 @@ class Membership:
             failed = self._publish(epoch)
             written = sum(1 for d in epoch.members if d.up) - len(failed)
             needed = len(epoch.members) - epoch.m if override else majority(epoch)
+            # adopted even if too few have it: some disks hold it now, and whatever comes next must descend from it
+            self._adopt(epoch)
+            self._seen = self._word.bump()
             if written < needed:
                 self.read_only = (
                     f"only {written} of {len(epoch.members)} disks can be written, {needed} are needed: the store is "
                     "read-only; bring the disks back, or use `ostraka disk replace` or `ostraka disk forget`"
                 )
                 raise Unavailable(self.read_only, reason="read-only")
-            self._adopt(epoch)
-            self._seen = self._word.bump()
             if not failed:
                 return epoch
             wanted = [msgspec.structs.replace(d, up=False) if d.number in failed else d for d in epoch.members]

@@ -6,7 +6,6 @@ directories that the same command finishes: every directory first gets a superbl
 only then, one after the other, those that say "formed". Nothing is acknowledged before the last.
 """
 
-import dataclasses
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -92,9 +91,7 @@ def survey(paths: Sequence[Path], files: Files) -> tuple[list[Found], list[str]]
         except OSError:
             continue
         if device in devices:
-            warnings.append(
-                f"{path} and {devices[device]} are on the same device: if it fails, both are lost at once"
-            )
+            warnings.append(f"{path} and {devices[device]} are on the same device: if it fails, both are lost at once")
         devices.setdefault(device, path)
     return found, warnings
 
@@ -135,9 +132,7 @@ def judge(found: Sequence[Found], *, ec: tuple[int, int] | None = None, existing
     stores = {f.block.store_id for f in formed if f.block}
     if len(stores) > 1:
         lines = "; ".join(f"{f.path} belongs to store {f.block.store_id.hex()[:8]}" for f in formed if f.block)
-        raise Refused(
-            f"these directories are of different stores: {lines}. Name those of one store", reason="foreign"
-        )
+        raise Refused(f"these directories are of different stores: {lines}. Name those of one store", reason="foreign")
     store_id = stores.pop()
     newest = _newest(formed)
     if ec is not None and ec != (newest.k, newest.m):
@@ -210,7 +205,7 @@ def _match(found: Sequence[Found], store_id: bytes, epoch: Epoch) -> Opening:
                     f"{f.path} is a copy of {present.get(member.number) or stale[member.number]}: name one",
                     reason="copy",
                 )
-            elif member.up and f.block.formed and f.block.epoch.number >= member.since:
+            elif member.up and (f.block.epoch.number >= member.since if f.block.formed else f.block.epoch == epoch):
                 present[member.number] = f.path
             else:
                 stale[member.number] = f.path
@@ -269,16 +264,8 @@ def form(paths: Sequence[Path], k: int, m: int, host: Host, prepare: Prepare) ->
     return Opening(store_id, epoch, numbered, {}, {})
 
 
-def finish(opening: Opening, found: Sequence[Found], host: Host) -> Opening:
+def finish(opening: Opening, found: Sequence[Found], host: Host) -> None:
     """Complete a format that a crash interrupted between the superblocks that say "formed"."""
-    blocks = {
-        f.block.disk_id: f for f in found if f.kind == "forming" and f.block and f.block.store_id == opening.store_id
-    }
-    present, stale = dict(opening.present), dict(opening.stale)
-    for member in opening.epoch.members:
-        f = blocks.get(member.disk_id)
-        if f is not None and f.block is not None and f.block.epoch.id == opening.epoch.id:
+    for f in found:
+        if f.kind == "forming" and f.block and f.path in opening.present.values():
             superblock.write(host.files, f.path, Superblock(f.block.store_id, f.block.disk_id, True, f.block.epoch))
-            stale.pop(member.number, None)
-            present[member.number] = f.path
-    return dataclasses.replace(opening, present=present, stale=stale)
