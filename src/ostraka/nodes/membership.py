@@ -82,6 +82,7 @@ class Membership:
         word: EpochWord | None = None,
         *,
         lock_path: Path | None = None,
+        open_disk: Callable[[int, Path], Disk] | None = None,
     ) -> None:
         self.store_id = store_id
         self.epoch = epoch
@@ -92,6 +93,7 @@ class Membership:
         self._seen = self._word.load()
         self._lock = threading.RLock()
         self._lock_path = lock_path
+        self._open_disk = open_disk
         self.read_only = ""  # why, when the store must not be written
         self.on_change: list[Callable[[Epoch], None]] = []
         self._up: tuple[Disk, ...] = ()
@@ -225,9 +227,24 @@ class Membership:
         if epoch.number <= self.epoch.number and epoch.id != self.epoch.id:
             raise Corrupt(f"epoch {epoch.number} after {self.epoch.number}", reason="epoch")
         self.epoch = epoch
+        for member in epoch.members:
+            if member.number not in self.paths and member.path:
+                self._join(member)
         self._recompute()
         for tell in self.on_change:
             tell(epoch)
+
+    def _join(self, member: Member) -> None:
+        """Another process brought in a disk: serve it from here too, if it is where that process saw it."""
+        path = Path(member.path)
+        try:
+            block = superblock.read(self._host.files, path)
+            if block is None or block.disk_id != member.disk_id or self._open_disk is None:
+                return
+            self._disks[member.number] = self._open_disk(member.number, path)
+            self.paths[member.number] = path
+        except (OSError, OstrakaError) as e:
+            log.error("disk %d (%s) cannot be opened: %s", member.number, path, e)
 
     def _recompute(self) -> None:
         up = [d for d in self.epoch.members if d.up]

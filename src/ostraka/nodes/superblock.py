@@ -30,6 +30,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     state: bool  # carries a copy of the state
     since: int  # the epoch in which it last came up: a disk that has not seen it is stale
     healing: bool = False  # it came back or is new: its shards count once the heal job has verified them
+    path: str = ""  # where a disk that joined a serving store is, for the other processes; directories may move later
 
 
 class Epoch(msgspec.Struct, frozen=True, array_like=True):
