@@ -1,1 +1,49 @@
+"""The command line: `ostraka serve`, `ostraka disk`, `ostraka fsck`. Thin: every command calls a room below.
 
+Modules are imported when their command runs, so that `ostraka --help` answers at once.
+"""
+
+import importlib
+from typing import Any
+
+import click
+
+from ostraka import __version__
+from ostraka.cli.output import friendly
+
+COMMANDS = {
+    "serve": ("ostraka.cli.serve", "serve"),
+    "disk": ("ostraka.cli.disk", "disk"),
+    "fsck": ("ostraka.cli.fsck", "fsck"),
+    "version": ("ostraka.cli.version", "version"),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Begin with: ostraka serve ./data",
+)
+@click.version_option(__version__, prog_name="ostraka")
+def command() -> None:
+    """Durable object storage: an S3 endpoint over the directories that you name."""
+
+
+def main(args: list[str] | None = None, **extra: Any) -> None:
+    """The entry point: runs a command; errors of ours become one line and exit status 1 (2 for wrong usage)."""
+    with friendly():
+        command.main(args=args, prog_name="ostraka", standalone_mode=True, **extra)

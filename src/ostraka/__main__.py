@@ -1,0 +1,5 @@
+"""``python -m ostraka`` is ``ostraka``."""
+
+from ostraka.cli import main
+
+main()
