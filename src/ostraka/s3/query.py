@@ -16,21 +16,20 @@ def parse_query(raw: bytes) -> Query:
         return []
     pairs = []
     try:
-        for part in raw.split(b"&"):
+        for part in raw.decode().split("&"):
             if part:
-                name, _, value = part.partition(b"=")
-                pairs.append((_decode(name), _decode(value)))
+                name, _, value = part.partition("=")
+                if "%" in part or "+" in part:
+                    name, value = _decode(name), _decode(value)
+                pairs.append((name, value))
     except UnicodeDecodeError:
         raise S3Error("InvalidURI") from None
     return pairs
 
 
-def _decode(raw: bytes) -> str:
-    if b"+" in raw:
-        raw = raw.replace(b"+", b" ")
-    if b"%" in raw:
-        raw = unquote_to_bytes(raw)
-    return raw.decode()
+def _decode(text: str) -> str:
+    text = text.replace("+", " ")
+    return unquote_to_bytes(text).decode() if "%" in text else text
 
 
 def first(query: Query, name: str) -> str | None:

@@ -69,8 +69,6 @@ def authenticate(
             "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string "
             "parameter or the Authorization header should be specified"
         )
-    if sum(1 for name, _ in request.headers if name == "authorization") > 1:
-        raise S3Error("AuthorizationHeaderMalformed", "There is more than one Authorization header")
     if authorization.startswith(sigv4.ALGORITHM):
         return sigv4.verify_header(request, authorization, lookup, now, limits)
     if authorization.startswith("AWS "):

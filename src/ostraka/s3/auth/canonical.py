@@ -5,7 +5,7 @@ as it is; only the rest is decoded and encoded anew.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import quote, unquote_to_bytes
 
 # An escape that encoding would produce: of a byte that is neither unreserved nor, in a path, a slash.
@@ -23,7 +23,7 @@ def path(raw: bytes) -> str:
 
 
 def _part(raw: bytes) -> str:
-    if _canonical_part(raw):
+    if raw.isalnum() or not raw or _canonical_part(raw):
         return raw.decode("ascii")
     return quote(unquote_to_bytes(raw.replace(b"+", b" ")), safe="~")
 
@@ -60,13 +60,21 @@ def header_value(value: str) -> str:
 
 
 def fields(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Lower-case name to canonical value; the values of a repeated name are joined with a comma."""
-    out: dict[str, str] = {}
-    for name, value in headers:
-        if "  " in value or "\t" in value or value[:1] == " " or value[-1:] == " ":
+    """Lower-case name to value; the canonical values of a repeated name are joined with a comma."""
+    items = list(headers)
+    out = dict(items)
+    if len(out) != len(items):
+        out = {}
+        for name, value in items:
             value = header_value(value)
-        if name in out:
-            out[name] = f"{out[name]},{value}"
-        else:
-            out[name] = value
+            out[name] = f"{out[name]},{value}" if name in out else value
     return out
+
+
+def signed_lines(names: Sequence[str], values: dict[str, str]) -> str:
+    """The canonical headers of the names that were signed; one that is absent counts as empty."""
+    get = values.get
+    lines = "".join([f"{n}:{get(n, '')}\n" for n in names])
+    if "  " in lines or "\t" in lines or ": " in lines or " \n" in lines:
+        lines = "".join([f"{n}:{header_value(get(n, ''))}\n" for n in names])
+    return lines

@@ -38,6 +38,8 @@ def verify_header(
     request: RequestView, authorization: str, virtual_bucket: str | None, lookup: Lookup, now: float, limits: Limits
 ) -> Authenticated:
     """Check ``Authorization: AWS AccessKey:Signature``."""
+    if [name for name, _ in request.headers].count("authorization") > 1:
+        raise S3Error("AuthorizationHeaderMalformed", "There is more than one Authorization header")
     access_key, _, signature = authorization[4:].strip().rpartition(":")
     if not access_key or not signature:
         message = "AWS authorization header is invalid.  Expected AwsAccessKeyId:signature"

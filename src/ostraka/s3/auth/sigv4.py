@@ -21,9 +21,10 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 ASYMMETRIC = "AWS4-ECDSA-P256-SHA256"
 KEYS_MAX = 1024  # derived signing keys that are kept
 EXPIRES_DIGITS_MAX = 12
+SEEN_LENGTH_MAX = 512  # a longer Authorization header is parsed each time
 
 _header = re.compile(
-    r"AWS4-HMAC-SHA256\s+Credential=(.+)/(\d{8})/([^/,]*)/([^/,]*)/aws4_request\s*,"
+    r"AWS4-HMAC-SHA256\s+Credential=([^/,\s]+)/(\d{8})/([^/,]*)/([^/,]*)/aws4_request\s*,"
     r"\s*SignedHeaders=([^,\s=]+)\s*,\s*Signature=([0-9a-f]{64})\s*"
 ).fullmatch
 _credential = re.compile(r"(.+)/(\d{8})/([^/]*)/([^/]*)/aws4_request").fullmatch
@@ -71,37 +72,57 @@ def derive_key(secret: str, date: str, region: str, service: str = "s3") -> byte
 _keys = SigningKeys()
 
 
-class _Claim(NamedTuple):
-    """What a request claims: who signed it, over which scope and headers."""
+class _Terms(NamedTuple):
+    """What a signer's requests have in common: who signs, over which scope and headers."""
 
     access_key: str
     date: str
     region: str
     service: str
     signed: str
+    names: tuple[str, ...]
+    names_set: frozenset[str]
+    scope: str
+
+
+class _Claim(NamedTuple):
+    """What one request claims."""
+
+    terms: _Terms
     signature: str
     timestamp: str
+
+
+def _terms(access_key: str, date: str, region: str, service: str, signed: str) -> _Terms:
+    names = tuple(signed.split(";"))
+    scope = f"{date}/{region}/{service}/aws4_request"
+    return _Terms(access_key, date, region, service, signed, names, frozenset(names), scope)
+
+
+_seen: dict[str, _Terms] = {}  # Authorization up to its signature: a client repeats it all day
 
 
 def verify_header(
     request: RequestView, authorization: str, lookup: Lookup, now: float, limits: Limits
 ) -> Authenticated:
     """Check a request that carries its signature in the Authorization header."""
-    parts = _parse_header(authorization)
+    terms, signature = _parse_header(authorization)
     headers = canonical.fields(request.headers)
+    if headers["authorization"] != authorization and [n for n, _ in request.headers].count("authorization") > 1:
+        raise S3Error("AuthorizationHeaderMalformed", "There is more than one Authorization header")
     declared = headers.get("x-amz-content-sha256")
     if declared is None:
         raise S3Error("InvalidRequest", "Missing required header for this request: x-amz-content-sha256")
     payload, sha256 = payload_of(request.headers, declared)
     seconds, timestamp = _request_time(headers)
-    claim = _Claim(*parts, timestamp)
+    claim = _Claim(terms, signature, timestamp)
     _check_scope(claim, "AuthorizationHeaderMalformed", "The authorization header is malformed; ")
     check_skew(seconds, timestamp, now, limits)
     secret, key = _verify(request, claim, headers, declared, lookup)
     check_token(secret, headers.get("x-amz-security-token"))
     return Authenticated(
-        Identity(claim.access_key, secret.owner), payload, sha256,
-        _chunks(claim, key) if payload.chunked else None, 4, False, claim.region,
+        Identity(terms.access_key, secret.owner), payload, sha256,
+        _chunks(claim, key) if payload.chunked else None, 4, False, terms.region,
     )  # fmt: skip
 
 
@@ -126,8 +147,8 @@ def verify_query(request: RequestView, query: Query, lookup: Lookup, now: float,
     check_token(secret, found.get("x-amz-security-token") or headers.get("x-amz-security-token"))
     hoisted = {n: v for n, v in found.items() if n not in _QUERY_AUTH}
     return Authenticated(
-        Identity(claim.access_key, secret.owner), payload, sha256,
-        _chunks(claim, key) if payload.chunked else None, 4, True, claim.region, hoisted,
+        Identity(claim.terms.access_key, secret.owner), payload, sha256,
+        _chunks(claim, key) if payload.chunked else None, 4, True, claim.terms.region, hoisted,
     )  # fmt: skip
 
 
@@ -152,11 +173,7 @@ def check_skew(seconds: float, text: str, now: float, limits: Limits) -> None:
 
 
 def _chunks(claim: _Claim, key: bytes) -> ChunkSigning:
-    return ChunkSigning(key, claim.timestamp, _scope(claim), claim.signature)
-
-
-def _scope(claim: _Claim) -> str:
-    return f"{claim.date}/{claim.region}/{claim.service}/aws4_request"
+    return ChunkSigning(key, claim.timestamp, claim.terms.scope, claim.signature)
 
 
 def _request_time(headers: dict[str, str]) -> tuple[float, str]:
@@ -174,11 +191,12 @@ def _request_time(headers: dict[str, str]) -> tuple[float, str]:
 
 
 def _check_scope(claim: _Claim, code: str, prefix: str) -> None:
-    if claim.service != "s3":
-        message = f'{prefix}incorrect service "{claim.service}". This endpoint belongs to "s3".'
+    terms = claim.terms
+    if terms.service != "s3":
+        message = f'{prefix}incorrect service "{terms.service}". This endpoint belongs to "s3".'
         raise S3Error(code, message)
-    if not claim.timestamp.startswith(claim.date):
-        dates = f'"{claim.date}". This date is not the same as X-Amz-Date: "{claim.timestamp[:8]}".'
+    if not claim.timestamp.startswith(terms.date):
+        dates = f'"{terms.date}". This date is not the same as X-Amz-Date: "{claim.timestamp[:8]}".'
         raise S3Error(code, f"{prefix}Invalid credential date {dates}")
 
 
@@ -191,35 +209,35 @@ def _verify(
     without: bytes = b"",
 ) -> tuple[Secret, bytes]:
     """The secret and signing key of a claim whose signature holds; raises otherwise."""
-    secret = lookup(claim.access_key)
+    terms = claim.terms
+    secret = lookup(terms.access_key)
     if secret is None:
-        raise S3Error("InvalidAccessKeyId", fields={"AWSAccessKeyId": claim.access_key})
-    names = claim.signed.split(";")
-    _check_signed(names, headers)
-    key = _keys.get(secret.secret_key, claim.date, claim.region)
-    lines = "".join([f"{n}:{headers.get(n, '')}\n" for n in names])
+        raise S3Error("InvalidAccessKeyId", fields={"AWSAccessKeyId": terms.access_key})
+    _check_signed(terms.names_set, headers)
+    key = _keys.get(secret.secret_key, terms.date, terms.region)
+    lines = canonical.signed_lines(terms.names, headers)
     path, query = canonical.path(request.raw_path), canonical.query(request.raw_query, without)
-    first = _sign(claim, key, f"{request.method}\n{path}\n{query}\n{lines}\n{claim.signed}\n{declared}")
+    first = _sign(claim, key, f"{request.method}\n{path}\n{query}\n{lines}\n{terms.signed}\n{declared}")
     if not hmac.compare_digest(first[0], claim.signature):
         # Some signers sign path and query as they send them, canonical or not; the decoded meaning is the same.
         sent = request.raw_path.decode("utf-8", "surrogateescape")
         query = canonical.query_as_sent(request.raw_query, without)
-        again = _sign(claim, key, f"{request.method}\n{sent}\n{query}\n{lines}\n{claim.signed}\n{declared}")
+        again = _sign(claim, key, f"{request.method}\n{sent}\n{query}\n{lines}\n{terms.signed}\n{declared}")
         if not hmac.compare_digest(again[0], claim.signature):
             raise _mismatch(claim, first[1], first[2])
-    _keys.keep(secret.secret_key, claim.date, claim.region, key)
+    _keys.keep(secret.secret_key, terms.date, terms.region, key)
     return secret, key
 
 
 def _sign(claim: _Claim, key: bytes, request: str) -> tuple[str, str, str]:
     """(signature, string to sign, canonical request)."""
     hashed = hashlib.sha256(request.encode("utf-8", "surrogateescape")).hexdigest()
-    to_sign = f"{ALGORITHM}\n{claim.timestamp}\n{_scope(claim)}\n{hashed}"
+    to_sign = f"{ALGORITHM}\n{claim.timestamp}\n{claim.terms.scope}\n{hashed}"
     return hmac.digest(key, to_sign.encode("utf-8", "surrogateescape"), "sha256").hex(), to_sign, request
 
 
 def _mismatch(claim: _Claim, to_sign: str, request: str) -> S3Error:
-    return mismatch(claim.access_key, claim.signature, to_sign, request)
+    return mismatch(claim.terms.access_key, claim.signature, to_sign, request)
 
 
 def mismatch(access_key: str, signature: str, to_sign: str, request: str | None = None) -> S3Error:
@@ -239,9 +257,8 @@ def _hex(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").hex(" ")
 
 
-def _check_signed(names: list[str], headers: dict[str, str]) -> None:
-    signed = set(names)
-    unsigned = [n for n in headers if n.startswith("x-amz-") and n not in signed]
+def _check_signed(signed: frozenset[str], headers: dict[str, str]) -> None:
+    unsigned = [n for n in headers.keys() - signed if n.startswith("x-amz-")]
     if "host" not in signed:
         unsigned.append("host")
     if unsigned:
@@ -249,21 +266,28 @@ def _check_signed(names: list[str], headers: dict[str, str]) -> None:
         raise S3Error("AccessDenied", message, fields={"HeadersNotSigned": ", ".join(sorted(unsigned))})
 
 
-_Parts = tuple[str, str, str, str, str, str]  # a claim without its time
-
-
-def _parse_header(text: str) -> _Parts:
+def _parse_header(text: str) -> tuple[_Terms, str]:
+    """The terms and the signature of an Authorization header."""
+    head, _, signature = text.rpartition("Signature=")
+    terms = _seen.get(head)
+    if terms is not None and _is_signature(signature):
+        return terms, signature
     m = _header(text)
-    if m is not None:
-        return m[1], m[2], m[3], m[4], m[5], m[6]
-    return _parse_header_slowly(text)
+    if m is None:
+        return _parse_header_slowly(text)
+    terms = _terms(m[1], m[2], m[3], m[4], m[5])
+    if len(head) <= SEEN_LENGTH_MAX:
+        if len(_seen) >= KEYS_MAX:
+            _seen.clear()
+        _seen[head] = terms
+    return terms, m[6]
 
 
 def _malformed(message: str) -> S3Error:
     return S3Error("AuthorizationHeaderMalformed", f"The authorization header is malformed; {message}")
 
 
-def _parse_header_slowly(text: str) -> _Parts:
+def _parse_header_slowly(text: str) -> tuple[_Terms, str]:
     """Any order of the three parts, and the exact complaint about what is wrong with them."""
     found: dict[str, str] = {}
     rest = text[len(ALGORITHM) :].strip()
@@ -287,7 +311,7 @@ def _parse_header_slowly(text: str) -> _Parts:
         raise _malformed("the Signature is not 64 lower-case hexadecimal digits.")
     if re.search(r"[\s,]", found["SignedHeaders"]):
         raise _malformed("the SignedHeaders are not separated by semicolons.")
-    return m[1], m[2], m[3], m[4], found["SignedHeaders"], found["Signature"]
+    return _terms(m[1], m[2], m[3], m[4], found["SignedHeaders"]), found["Signature"]
 
 
 def _query_error(message: str) -> S3Error:
@@ -327,7 +351,7 @@ def _parse_query(found: dict[str, str], limits: Limits) -> tuple[_Claim, float, 
     if seconds is None:
         raise _query_error("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"")
     signature = found["x-amz-signature"]
-    claim = _Claim(m[1], m[2], m[3], m[4], found["x-amz-signedheaders"], signature, timestamp)
+    claim = _Claim(_terms(m[1], m[2], m[3], m[4], found["x-amz-signedheaders"]), signature, timestamp)
     _check_scope(claim, "AuthorizationQueryParametersError", "Error parsing the X-Amz-Credential parameter; ")
     expires = _expires(found["x-amz-expires"], limits)
     if not _is_signature(signature):

@@ -1,9 +1,10 @@
 """What authentication takes and gives. Secrets are never part of a repr."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
+
+import msgspec
 
 
 class Headers(Protocol):
@@ -27,17 +28,18 @@ class RequestView(Protocol):
     def headers(self) -> Headers: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Secret:
+class Secret(msgspec.Struct, frozen=True):
     """What an access key's lookup gives. ``owner`` is the caller's own (an account) and comes back in Identity."""
 
-    secret_key: str = field(repr=False)
+    secret_key: str
     owner: Any = None
-    token: str = field(default="", repr=False)  # the session token that must come along, or ""
+    token: str = ""  # the session token that must come along, or ""
+
+    def __repr__(self) -> str:
+        return f"Secret(owner={self.owner!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Who signed."""
 
     access_key: str
@@ -58,18 +60,19 @@ class Payload(Enum):
         return self in (Payload.CHUNKED_SIGNED, Payload.CHUNKED_SIGNED_TRAILER, Payload.CHUNKED_UNSIGNED_TRAILER)
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkSigning:
+class ChunkSigning(msgspec.Struct, frozen=True):
     """What the signatures of an aws-chunked body's chunks are computed with."""
 
-    key: bytes = field(repr=False)
+    key: bytes
     timestamp: str  # 20130524T000000Z
     scope: str  # 20130524/us-east-1/s3/aws4_request
     seed: str  # the request's own signature: the first chunk's predecessor
 
+    def __repr__(self) -> str:
+        return f"ChunkSigning({self.timestamp}, {self.scope})"
 
-@dataclass(frozen=True, slots=True)
-class Authenticated:
+
+class Authenticated(msgspec.Struct, frozen=True):
     """The outcome. ``identity`` None: nobody signed. ``version`` is 4, 2 or 0.
 
     ``hoisted``: x-amz-* parameters of a presigned URL that stand for headers of that name (lower case); a header
@@ -83,4 +86,4 @@ class Authenticated:
     version: int = 0
     presigned: bool = False
     region: str = ""
-    hoisted: Mapping[str, str] = field(default_factory=dict)
+    hoisted: Mapping[str, str] = {}
