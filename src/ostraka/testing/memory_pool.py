@@ -37,7 +37,7 @@ class MemoryPool:
         self._limits = limits
         self._host = host or Host()
         self._bodies: dict[bytes, tuple[Owner, bytes, bytes, int]] = {}
-        self._freed = asyncio.Condition()
+        self._freed = asyncio.Event()
         self.buffers_bytes = 0
         self.buffers_bytes_peak = 0
         self.writes = 0
@@ -80,14 +80,15 @@ class MemoryPool:
     async def buffer(self, size: int) -> StripeBuffer:
         if size > self._limits.buffers_bytes_max:
             raise Overloaded("a buffer larger than all buffers together", reason="buffers")
-        async with self._freed:
+        while self.buffers_bytes + size > self._limits.buffers_bytes_max:
+            self._freed.clear()
             try:
                 async with asyncio.timeout(self._limits.commit_wait_seconds_max):
-                    await self._freed.wait_for(lambda: self.buffers_bytes + size <= self._limits.buffers_bytes_max)
+                    await self._freed.wait()
             except TimeoutError:
                 raise Overloaded("no buffer became free", reason="buffers") from None
-            self.buffers_bytes += size
-            self.buffers_bytes_peak = max(self.buffers_bytes_peak, self.buffers_bytes)
+        self.buffers_bytes += size
+        self.buffers_bytes_peak = max(self.buffers_bytes_peak, self.buffers_bytes)
         return MemoryStripeBuffer(self, size)
 
     async def write(self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int) -> Stripe:
@@ -142,8 +143,4 @@ class MemoryPool:
 
     def _returned(self, size: int) -> None:
         self.buffers_bytes -= size
-        asyncio.get_running_loop().create_task(self._wake())
-
-    async def _wake(self) -> None:
-        async with self._freed:
-            self._freed.notify_all()
+        self._freed.set()

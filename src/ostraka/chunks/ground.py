@@ -1,0 +1,63 @@
+"""What the parts of this room stand on: pool, state, bounds, threads, and the tasks that the room owns."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ostraka.chunks.counters import Counters
+from ostraka.chunks.types import Entry
+from ostraka.errors import OstrakaError
+from ostraka.host import Host
+from ostraka.limits import Limits
+from ostraka.pools.types import Owner, Pool, Stripe
+from ostraka.state.types import State
+
+T = TypeVar("T")
+
+
+class Tasks:
+    """Tasks that outlive the call that began them; their owner waits for all of them when it closes."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    async def finish(self) -> None:
+        """Wait until nothing runs any more."""
+        while self._running:
+            await asyncio.wait(set(self._running))
+
+    def _done(self, task: "asyncio.Task[Any]") -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # who waits for it gets it; if nobody does, nothing of ours was promised
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Given to every part of the room."""
+
+    pool: Pool
+    state: State
+    secret: bytes  # the store's key for chunk ids
+    limits: Limits
+    host: Host
+    executor: Executor
+    counters: Counters
+    redundant: Callable[[Stripe], bool]  # is that stripe known to have all of its shards?
+    on_damage: Callable[[Entry, OstrakaError], None]
+    tasks: Tasks = field(default_factory=Tasks)
+
+    def in_thread(self, function: Callable[..., T], *arguments: object) -> "asyncio.Future[T]":
+        return asyncio.get_running_loop().run_in_executor(self.executor, function, *arguments)
+
+    def give_back(self, owner: Owner, owner_id: bytes, stripe: Stripe) -> None:
+        """A stripe that the state certainly does not name and never will: its shards are dead bytes."""
+        self.tasks.spawn(self.pool.release([(owner, owner_id, stripe)]))

@@ -1,0 +1,212 @@
+"""Group commit for small bodies: what arrives while a pack is being written goes into the next one.
+
+The path of every small PUT, so its cost counts in microseconds: one future a body, one task and one pool write a
+pack. A body that comes alone is written at once, and alone.
+
+All bodies of a pack carry the same operation, Ensure(the pack's row): whichever commit lands first writes it. A slot
+without a counter row has exactly one reference, the one that comes with it. So a body whose commit is certainly
+rejected must be buried in a row that its neighbours may have committed: that is done once all of the pack's
+placements have ended, by the process that made them.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+from ostraka.chunks import packs
+from ostraka.chunks.ground import Ground
+from ostraka.chunks.references import bury
+from ostraka.chunks.rows import PACK_ID_SIZE, ROW_VERSION, SLOT, PackRow, decode_pack, encode, pack_key
+from ostraka.chunks.types import Entry, Kind
+from ostraka.errors import Invalid, OstrakaError, Overloaded, TooLarge
+from ostraka.host import Buffer
+from ostraka.limits import KIB
+from ostraka.pools.types import Owner, Stripe
+from ostraka.state.types import Ensure, Mutation, Operation, Precondition, Rejected
+
+BUILD_ON_LOOP_MAX = 64 * KIB  # a smaller pack is built faster than a thread takes it over (about 60 us)
+BURIAL_TRIES = 8
+
+_SLOT = Kind.SLOT.value
+
+
+class _WrittenPack:
+    """A pack on stable storage, and how its placements ended."""
+
+    __slots__ = ("abandoned", "id", "operations", "packer", "slots", "stripe", "unsettled")
+
+    def __init__(self, packer: "Packer", pack: bytes, stripe: Stripe, row: bytes, slots: int) -> None:
+        self.packer = packer
+        self.id = pack
+        self.stripe = stripe
+        self.operations = (Ensure(pack_key(pack), row),)
+        self.slots = slots
+        self.unsettled = slots
+        self.abandoned: list[int] = []
+
+    def settle(self) -> None:
+        self.unsettled -= 1
+        if not self.unsettled and self.abandoned:
+            self.packer.bury(self)
+
+
+class PlacedSlot:
+    """One small body on stable storage."""
+
+    __slots__ = ("_ended", "_pack", "entry", "operations")
+
+    preconditions: Sequence[Precondition] = ()
+
+    def __init__(self, pack: _WrittenPack, slot: int, length: int) -> None:
+        self._pack = pack
+        self._ended = False
+        self.entry = Entry(_SLOT, pack.id, 0, length, slot)
+        self.operations: Sequence[Operation] = pack.operations
+
+    async def again(self) -> "PlacedSlot":
+        # nothing that a slot's commit demands can change: while this lives its slot is live, and its pack stays
+        return self
+
+    def release(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._pack.settle()
+
+    def abandon(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._pack.abandoned.append(self.entry.slot)
+            self._pack.settle()
+
+
+_Waiting = tuple[bytes, "asyncio.Future[PlacedSlot]"]
+
+
+class Packer:
+    """Gathers small bodies into packs."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._waiting: deque[_Waiting] = deque()
+        self._waiting_bytes = 0
+        self._in_flight = 0
+        self._scheduled = False
+        self._room = asyncio.Event()
+
+    async def place(self, body: Buffer) -> PlacedSlot:
+        """Returns when the pack that holds body is on stable storage."""
+        size = len(body)
+        limits = self._ground.limits
+        if size > limits.pack_size_max:
+            raise TooLarge(f"a body of {size} bytes is too large for a pack ({limits.pack_size_max})")
+        if not size:
+            raise Invalid("an empty body")
+        if self._waiting_bytes + size > limits.pack_waiting_bytes_max:
+            await self._wait_for_room(size)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[PlacedSlot] = loop.create_future()
+        # bytes of our own: the caller may be cancelled and use its memory for something else while a thread reads it
+        self._waiting.append((body if type(body) is bytes else bytes(body), future))
+        self._waiting_bytes += size
+        if not self._scheduled and self._in_flight < limits.packs_in_flight_max:
+            self._scheduled = True
+            loop.call_soon(self._launch)  # at the end of this turn of the loop: with what else arrives in it
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                future.result().abandon()
+            raise
+
+    async def _wait_for_room(self, size: int) -> None:
+        limits = self._ground.limits
+        try:
+            async with asyncio.timeout(limits.commit_wait_seconds_max):
+                while self._waiting_bytes + size > limits.pack_waiting_bytes_max:
+                    self._room.clear()
+                    await self._room.wait()
+        except TimeoutError:
+            raise Overloaded("too many small bodies wait to be written", reason="packs") from None
+
+    def _launch(self) -> None:
+        self._scheduled = False
+        while self._waiting and self._in_flight < self._ground.limits.packs_in_flight_max:
+            batch = self._take()
+            if batch:
+                self._in_flight += 1
+                self._ground.tasks.spawn(self._write(batch))
+
+    def _take(self) -> list[_Waiting]:
+        """The next pack's bodies, within its bounds; those whose callers left are passed over."""
+        limits, waiting = self._ground.limits, self._waiting
+        batch: list[_Waiting] = []
+        size = packs.head_size(0)
+        while waiting and len(batch) < limits.pack_slots_max:
+            body, future = waiting[0]
+            if batch and size + len(body) + SLOT.size > limits.pack_bytes_max:
+                break
+            waiting.popleft()
+            self._waiting_bytes -= len(body)
+            if not future.cancelled():
+                batch.append((body, future))
+                size += len(body) + SLOT.size
+        self._room.set()
+        return batch
+
+    async def _write(self, batch: list[_Waiting]) -> None:
+        ground = self._ground
+        try:
+            bodies = [body for body, _ in batch]
+            if sum(map(len, bodies)) <= BUILD_ON_LOOP_MAX:
+                built = packs.build(bodies)
+            else:
+                built = await ground.in_thread(packs.build, bodies)
+            pack = ground.host.random(PACK_ID_SIZE)
+            stripe = await ground.pool.write(Owner.PACK, pack, built.body, len(built.body))
+        except Exception as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        finally:
+            self._in_flight -= 1
+            self._launch()
+        row = encode(PackRow(ROW_VERSION, built.slots, stripe))
+        written = _WrittenPack(self, pack, stripe, row, len(batch))
+        self._count(built)
+        for number, (body, future) in enumerate(batch):
+            placed = PlacedSlot(written, number, len(body))
+            if future.done():
+                placed.abandon()  # its caller left: nobody can name it
+            else:
+                future.set_result(placed)
+
+    def _count(self, built: packs.BuiltPack) -> None:
+        add = self._ground.counters.add
+        add("packs")
+        add("pack_slots", len(built.slots) // SLOT.size)
+        add("pack_bytes", len(built.body))
+        if built.compressed_in:
+            add("compressed_in_bytes", built.compressed_in)
+            add("compressed_out_bytes", built.compressed_out)
+
+    def bury(self, pack: _WrittenPack) -> None:
+        """Mark what was abandoned as dead, now that all of the pack's placements have ended."""
+        self._ground.tasks.spawn(self._bury(pack))
+
+    async def _bury(self, pack: _WrittenPack) -> None:
+        ground, key = self._ground, pack_key(pack.id)
+        for _ in range(BURIAL_TRIES):
+            value = ground.state.get(key)
+            if value is None:
+                if len(pack.abandoned) == pack.slots:  # none of its commits landed or ever will
+                    await ground.pool.release([(Owner.PACK, pack.id, pack.stripe)])
+                return  # else somebody's commit may still land: compaction will find out
+            dead = bury(pack.id, value, decode_pack(value), pack.abandoned, ground.limits.compact_live_ratio)
+            try:
+                await ground.state.commit(Mutation(*dead))
+                return
+            except Rejected:
+                continue
+            except OstrakaError:
+                return  # the bytes stay until fsck finds them; nothing is wrong but room

@@ -1,0 +1,112 @@
+"""The stored form of a pack: a head that names its slots, then the bodies (docs/format/pack.md).
+
+Plain functions over memory. The pack's row in the state repeats the slots, so that one slot is read with a single
+read of exactly its bytes; the head is for fsck and for people, who find a pack without the state.
+"""
+
+from collections.abc import Sequence
+from struct import Struct as Layout
+from typing import NamedTuple
+
+from xxhash import xxh3_64_intdigest
+
+from ostraka.chunks import frames
+from ostraka.chunks.frames import CHECKSUM, CIPHER_NONE, KEEP_RATIO, Codec
+from ostraka.chunks.rows import SLOT, SLOT_CODEC, SLOT_DEAD, SLOT_GONE, PackRow, Slot, slots_of
+from ostraka.errors import Corrupt, Refused
+from ostraka.host import Buffer
+
+MAGIC = b"OSTp"
+VERSION = 1
+HEADER = Layout(">4sBBHI4x")  # magic, version, cipher, reserved, slots
+COMPRESS_FROM = 512  # below, even text saves less than a compression and a decompression cost
+
+
+class BuiltPack(NamedTuple):
+    """A pack as it goes to the pool, and what its row says of its slots."""
+
+    body: bytes
+    slots: bytes
+    compressed_in: int
+    compressed_out: int
+
+
+def head_size(count: int) -> int:
+    return HEADER.size + count * SLOT.size + CHECKSUM.size
+
+
+def build(bodies: Sequence[bytes]) -> BuiltPack:
+    """Checksum each body, compress it where that pays, and put them together."""
+    offset = head_size(len(bodies))
+    compress = frames.compressor().compress
+    slots, stored = [], []
+    saved_in = saved_out = 0
+    for body in bodies:
+        size, codec, kept = len(body), 0, body
+        if size >= COMPRESS_FROM:
+            packed = compress(body)
+            if len(packed) <= KEEP_RATIO * size:
+                kept, codec = packed, 1
+                saved_in += size
+                saved_out += len(packed)
+        slots.append(SLOT.pack(offset, len(kept), size, codec, xxh3_64_intdigest(body)))
+        stored.append(kept)
+        offset += len(kept)
+    table = b"".join(slots)
+    return BuiltPack(_assemble(table, stored), table, saved_in, saved_out)
+
+
+def rebuild(body: memoryview, row: PackRow) -> BuiltPack:
+    """The pack without its dead slots. Each live one is verified before it is copied; Corrupt if one is not good."""
+    old = slots_of(row)
+    offset = head_size(len(old))
+    slots: list[bytes] = []
+    stored: list[Buffer] = []
+    for slot in old:
+        if slot.flags & (SLOT_DEAD | SLOT_GONE):
+            flags = slot.flags | SLOT_DEAD | SLOT_GONE
+            slots.append(SLOT.pack(0, 0, slot.length, flags, slot.checksum))
+            continue
+        piece = body[slot.offset : slot.offset + slot.stored]
+        open_slot(piece, slot)
+        slots.append(SLOT.pack(offset, slot.stored, slot.length, slot.flags, slot.checksum))
+        stored.append(piece)
+        offset += slot.stored
+    table = b"".join(slots)
+    return BuiltPack(_assemble(table, stored), table, 0, 0)
+
+
+def _assemble(table: bytes, stored: Sequence[Buffer]) -> bytes:
+    head = HEADER.pack(MAGIC, VERSION, CIPHER_NONE, 0, len(table) // SLOT.size) + table
+    return b"".join([head, CHECKSUM.pack(xxh3_64_intdigest(head)), *stored])
+
+
+def parse(body: Buffer) -> list[Slot]:
+    """The slots as a pack's own head has them. Corrupt if there is no whole head."""
+    view = memoryview(body)
+    if len(view) < head_size(0) or bytes(view[:4]) != MAGIC:
+        raise Corrupt("no pack head where a pack begins", reason="pack-head")
+    _, version, cipher, _, count = HEADER.unpack_from(view)
+    end = head_size(count) - CHECKSUM.size
+    if len(view) < end + CHECKSUM.size or CHECKSUM.unpack_from(view, end)[0] != xxh3_64_intdigest(view[:end]):
+        raise Corrupt("a pack head that does not match its checksum", reason="pack-head")
+    if version != VERSION or cipher != CIPHER_NONE:
+        raise Refused(f"a pack of version {version}, cipher {cipher}; this program reads {VERSION}", reason="version")
+    return [Slot._make(fields) for fields in SLOT.iter_unpack(view[HEADER.size : end])]
+
+
+def open_slot(data: memoryview, slot: Slot) -> Buffer:
+    """The plaintext of a slot from its stored bytes, verified over the memory that is returned."""
+    if len(data) != slot.stored:
+        raise Corrupt("a slot that lies outside of its pack", reason="slot")
+    codec = slot.flags & SLOT_CODEC
+    plain: Buffer
+    if codec == Codec.ZSTD:
+        plain = frames.inflate(data, slot.length)
+    elif codec == Codec.RAW and slot.stored == slot.length:
+        plain = data
+    else:
+        raise Corrupt(f"a slot of codec {codec} that cannot be", reason="slot")
+    if xxh3_64_intdigest(plain) != slot.checksum:
+        raise Corrupt("a slot does not match the checksum that was made when it came in", reason="slot")
+    return plain
