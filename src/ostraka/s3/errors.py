@@ -249,6 +249,8 @@ _KINDS: dict[type[OstrakaError], dict[str, str]] = {
         "metadata": "MetadataTooLarge",
         "buckets": "TooManyBuckets",
         "request": "MaxMessageLengthExceeded",
+        "tags": "BadRequest",
+        "trailers": "MalformedTrailerError",
         "head": "MaxMessageLengthExceeded",
         "xml": "MalformedXML",
         "parts": "InvalidArgument",
@@ -269,6 +271,10 @@ _KINDS: dict[type[OstrakaError], dict[str, str]] = {
         "digest": "InvalidDigest",
         "checksum": "BadDigest",
         "tag": "InvalidTag",
+        "bucket": "InvalidBucketName",
+        "versioning": "IllegalVersioningConfigurationException",
+        "chunk": "InvalidRequest",
+        "trailers": "MalformedTrailerError",
         "uri": "InvalidURI",
         "xml": "MalformedXML",
         "length": "MissingContentLength",
@@ -276,7 +282,12 @@ _KINDS: dict[type[OstrakaError], dict[str, str]] = {
         "entity-too-large": "EntityTooLarge",
         "entity-too-small": "EntityTooSmall",
     },
-    errors.Truncated: {"": "IncompleteBody", "digest": "BadDigest", "timeout": "RequestTimeout"},
+    errors.Truncated: {
+        "": "IncompleteBody",
+        "digest": "BadDigest",
+        "stalled": "RequestTimeout",
+        "timeout": "RequestTimeout",
+    },
     errors.Full: {"": "InsufficientStorage"},
     errors.InUse: {"": "ServiceUnavailable"},
     errors.Refused: {"": "InternalError"},
@@ -285,7 +296,7 @@ _KINDS: dict[type[OstrakaError], dict[str, str]] = {
 
 # Their message may name disks, paths or other people's data: the client gets the default one instead.
 _SILENT = (errors.Unavailable, errors.Corrupt, errors.Full, errors.InUse, errors.Refused)
-_OWN_MESSAGE = {"InvalidArgument", "InvalidRequest", "NotImplemented", "InvalidTag", "MetadataTooLarge"}
+_OWN_MESSAGE = {"InvalidArgument", "InvalidRequest", "NotImplemented", "InvalidTag", "MetadataTooLarge", "BadRequest"}
 
 
 def from_error(exc: BaseException, *, bucket: str | None = None, key: str | None = None) -> S3Error:
