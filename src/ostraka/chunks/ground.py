@@ -46,7 +46,7 @@ class Ground:
 
     pool: Pool
     state: State
-    secret: bytes  # the store's key for chunk ids
+    id_key: bytes  # 32 bytes, for chunk ids
     limits: Limits
     host: Host
     executor: Executor

@@ -28,7 +28,13 @@ from ostraka.errors import Invalid, TooLarge
 from ostraka.pools.types import Owner, Stripe, StripeBuffer
 from ostraka.state.types import Absent, Add, Equals, Operation, Precondition, Put
 
+ID_KEY_CONTEXT = "ostraka chunk ids v1"  # the store's secret has other uses too: each derives a key of its own
 CHUNK_TAG = "chunk"  # of the precondition that a race breaks: call `again`
+
+
+def id_key(secret: bytes) -> bytes:
+    """The key under which a store's chunk ids of the default domain are made."""
+    return blake3(secret, derive_key_context=ID_KEY_CONTEXT).digest()
 
 
 class ReceiveBuffer:
@@ -188,5 +194,5 @@ class ChunkWriter:
         return placed
 
     def identify(self, plain: memoryview) -> bytes:
-        """The chunk's id: BLAKE3 under the store's secret, so that ids tell an outsider nothing (ENGINE 17)."""
-        return blake3(plain, key=self.ground.secret).digest()
+        """The chunk's id: BLAKE3 under a key of the store's, so that ids tell an outsider nothing (ENGINE 17)."""
+        return blake3(plain, key=self.ground.id_key).digest()
