@@ -75,6 +75,12 @@ class Pins:
             return
         self._words.words[self._row] = next(iter(self._active.values()), NOBODY)
 
+    def expire(self, before: int) -> None:
+        """Readers that began before this sequence no longer hold anything back: they were given time enough."""
+        for token, sequence in list(self._active.items()):
+            if sequence < before:
+                self.leave(token)
+
     def oldest(self) -> int:
         """The sequence at which the oldest active reader of any process began; NOBODY when there is none."""
         return min(self._words.words)

@@ -1,0 +1,184 @@
+"""The control socket: how commands reach the process that serves a store (docs/format/control.md).
+
+One request a connection: a JSON object and a newline, {"command": ..., "arguments": {...}}. The answer is JSON lines:
+any number of {"progress": step, "done": n, "total": n}, then one {"result": {...}} or {"error": kind, "reason": ...,
+"message": ...}. The socket lies, mode 0600, in every directory of the store, so that any of them leads to it; who may
+read the directory's files as their owner may ask.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ostraka import errors
+from ostraka.errors import Invalid, OstrakaError, Unavailable
+from ostraka.limits import LIMITS, Limits
+from ostraka.store.operations import OPERATIONS, Progress
+from ostraka.store.store import Store, open_here
+
+log = logging.getLogger("ostraka.server")
+
+NAME = "control.sock"
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What a client asks."""
+
+    command: str
+    arguments: dict[str, Any] = {}
+
+
+@contextlib.contextmanager
+def _short_path(directory: Path) -> Iterator[str]:
+    """The socket's path through /proc: a Unix socket's address has room for 107 bytes only, a path may be longer."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}/{NAME}"
+    finally:
+        os.close(fd)
+
+
+# -- the server's side
+
+
+class ControlServer:
+    """Answers on the sockets of a store's directories, one operation at a time."""
+
+    def __init__(self, store: Store, limits: Limits = LIMITS) -> None:
+        self._store = store
+        self._limits = limits
+        self._turn = asyncio.Lock()
+        self._servers: list[asyncio.Server] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, directories: Sequence[Path]) -> None:
+        """Listen in each directory; one that cannot hold a socket is passed over with a warning."""
+        for directory in directories:
+            try:
+                sock = self._bind(directory)
+            except OSError as e:
+                log.warning("%s: no control socket there: %s", directory, e)
+                continue
+            self._servers.append(
+                await asyncio.start_unix_server(self._serve, sock=sock, limit=self._limits.admin_request_bytes_max)
+            )
+
+    @staticmethod
+    def _bind(directory: Path) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            with _short_path(directory) as address:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(address)
+                before = os.umask(0o177)
+                try:
+                    sock.bind(address)
+                finally:
+                    os.umask(before)
+                sock.listen(8)
+        except OSError:
+            sock.close()
+            raise
+        sock.setblocking(False)
+        return sock
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            await self._answer(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # whoever asked has left; what was begun is finished, or resumed when it is asked again
+        finally:
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        def say(line: Mapping[str, Any]) -> None:
+            writer.write(msgspec.json.encode(line) + b"\n")
+
+        def progress(step: str, done: int, total: int | None) -> None:
+            say({"progress": step, "done": done, "total": total})
+
+        try:
+            request = msgspec.json.decode(await reader.readline(), type=Request)
+            operation = OPERATIONS.get(request.command)
+            if operation is None:
+                raise Invalid(f"unknown command {request.command!r}", reason="command")
+            if self._turn.locked():
+                progress("waiting for another command", 0, None)
+            async with self._turn:
+                say({"result": await operation(self._store, progress, **request.arguments)})
+        except (ValueError, TypeError, msgspec.MsgspecError) as e:
+            say({"error": "Invalid", "reason": "request", "message": str(e)})
+        except OstrakaError as e:
+            say({"error": type(e).__name__, "reason": e.reason, "message": e.message})
+        except OSError as e:
+            say({"error": "Unavailable", "reason": "os", "message": str(e)})
+        await writer.drain()
+
+    async def close(self) -> None:
+        """Stop listening and end what is running."""
+        for server in self._servers:
+            server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+# -- the client's side
+
+
+def ask(
+    directories: Sequence[Path], command: str, arguments: Mapping[str, Any], progress: Progress
+) -> dict[str, Any] | None:
+    """Have the serving process carry out a command; None when no process listens in any of the directories.
+
+    Raises what the server raised.
+    """
+    for directory in directories:
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            with _short_path(directory) as address:
+                sock.connect(address)
+        except OSError:
+            sock.close()
+            continue
+        with sock, sock.makefile("rwb") as stream:
+            stream.write(msgspec.json.encode({"command": command, "arguments": arguments}) + b"\n")
+            stream.flush()
+            return _listen(stream, progress)
+    return None
+
+
+def _listen(stream: Any, progress: Progress) -> dict[str, Any]:
+    for line in stream:
+        answer: dict[str, Any] = msgspec.json.decode(line)
+        if "result" in answer:
+            result: dict[str, Any] = answer["result"]
+            return result
+        if "error" in answer:
+            kind: Callable[..., OstrakaError] = getattr(errors, answer["error"], OstrakaError)
+            raise kind(answer["message"], reason=answer["reason"])
+        progress(answer["progress"], answer["done"], answer["total"])
+    raise Unavailable("the server ended before it answered; ask again once it is back", reason="server")
+
+
+def perform_here(
+    directories: Sequence[Path], command: str, arguments: Mapping[str, Any], progress: Progress
+) -> dict[str, Any]:
+    """Carry out a command on a store that nobody serves, under its lock."""
+
+    async def perform() -> dict[str, Any]:
+        async with open_here(directories, existing=True) as store:
+            return await OPERATIONS[command](store, progress, **arguments)
+
+    return asyncio.run(perform())
