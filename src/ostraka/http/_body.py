@@ -194,3 +194,6 @@ class Body:
         if self._run:
             return await connection.receive(view[: self._run], whole)
         return await connection.receive(None, False)
+
+
+NO_BODY = Body(None, 0, False, None)  # shared by all requests without one: it never changes

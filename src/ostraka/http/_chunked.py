@@ -94,7 +94,7 @@ class ChunkFraming:
 
     def _trailer(self, line: bytes) -> None:
         if line == b"\r\n":
-            self.trailers = Headers(self._fields)
+            self.trailers = Headers.of(self._fields)
             self._state = DONE
             return
         self._trailer_bytes_left -= len(line)

@@ -15,18 +15,17 @@ Time: the connection only names its ``phase``; the server's periodic sweep sets 
 
 import asyncio
 import contextlib
-import enum
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ostraka.errors import Truncated
-from ostraka.http._body import Body
+from ostraka.http._body import NO_BODY, Body
 from ostraka.http._chunked import ChunkFraming
 from ostraka.http._exchange import run_exchange
 from ostraka.http._head import Refusal, check_partial, parse_head
 from ostraka.http._messages import Buffer, Request
-from ostraka.http._render import render_head
+from ostraka.http._render import Fields, render_head
 
 if TYPE_CHECKING:
     from ostraka.http._server import Server
@@ -34,18 +33,16 @@ if TYPE_CHECKING:
 _HEAD_END = b"\r\n\r\n"
 _BURST_MAX = 16  # pipelined requests answered in a row before other connections get their turn
 _LINGER_RESET = struct.pack("ii", 1, 0)
-_NO_BODY = Body(None, 0, False, None)
 
 
-class Phase(enum.IntEnum):
-    """What the connection is waiting for; each but HANDLER has a timeout in ``Server.timeouts``."""
-
-    IDLE = 0  # the first byte of a head
-    HEAD = 1  # the rest of a head
-    HANDLER = 2  # our own handler
-    BODY = 3  # more of a body that is being read
-    WRITE = 4  # the client to take what was written
-    LINGER = 5  # the client to notice that we are done with it
+# What a connection is waiting for; each but HANDLER has a timeout in ``Server.timeouts``. Plain numbers: they are
+# compared several times in each request.
+IDLE = 0  # the first byte of a head
+HEAD = 1  # the rest of a head
+HANDLER = 2  # our own handler
+BODY = 3  # more of a body that is being read
+WRITE = 4  # the client to take what was written
+LINGER = 5  # the client to notice that we are done with it
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -60,6 +57,7 @@ class Connection(asyncio.BufferedProtocol):
         "_lost",
         "_reading",
         "_request",
+        "_scratch",
         "_secure",
         "_task",
         "_transport",
@@ -68,22 +66,25 @@ class Connection(asyncio.BufferedProtocol):
         "_waiter",
         "_wake",
         "_whole",
-        "_write_paused",
         "closing",
         "deadline",
         "peer",
         "phase",
         "pos",
         "scheme",
+        "sent",
         "server",
         "tail",
+        "write_paused",
     )
 
     def __init__(self, server: "Server") -> None:
         self.server = server
+        self._scratch = server.scratch
+        self.sent = 0  # bytes of the present response's body
         self.tail = b""  # received and not used up, from ``pos`` on
         self.pos = 0
-        self.phase = Phase.IDLE
+        self.phase = IDLE
         self.deadline = 0.0  # 0: the sweep has not seen this phase yet
         self.closing = False  # no request will be taken any more
         self.peer = ""
@@ -98,7 +99,7 @@ class Connection(asyncio.BufferedProtocol):
         self._whole = False
         self._flushed: asyncio.Future[None] | None = None  # a writer waits
         self._unsent = 0
-        self._write_paused = False
+        self.write_paused = False
         self._reading = True
         self._eof = False
         self._lost = False
@@ -109,8 +110,7 @@ class Connection(asyncio.BufferedProtocol):
     # -- the transport's calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's do not inherit from it
         self._secure = transport.get_extra_info("sslcontext") is not None
         self.scheme = "https" if self._secure else "http"
         peer = transport.get_extra_info("peername")
@@ -123,18 +123,18 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         view = self._view
-        return self.server.scratch if view is None else view
+        return self._scratch if view is None else view
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._view is not None:
             self._received_into_view(self._view, nbytes)
             return
-        if self.phase is Phase.LINGER:
+        if self.phase == LINGER:
             self._linger_bytes -= nbytes
             if self._linger_bytes < 0:
                 self.close()
             return
-        data = bytes(self.server.scratch[:nbytes])
+        data = bytes(self._scratch[:nbytes])
         self.tail = self.tail[self.pos :] + data if self.pos < len(self.tail) else data
         self.pos = 0
         if self._request is None:
@@ -149,7 +149,7 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         self._eof = True
         request = self._request
-        if request is None or self.phase is Phase.LINGER:
+        if request is None or self.phase == LINGER:
             return False  # the transport closes
         if request.body.unreceived(len(self.tail) - self.pos) == 0:
             self.abort()  # nothing more was owed to us, so it left
@@ -167,10 +167,10 @@ class Connection(asyncio.BufferedProtocol):
             self._task.cancel()
 
     def pause_writing(self) -> None:
-        self._write_paused = True
+        self.write_paused = True
 
     def resume_writing(self) -> None:
-        self._write_paused = False
+        self.write_paused = False
         if self._flushed is not None and not self._flushed.done():
             self._flushed.set_result(None)
 
@@ -183,7 +183,6 @@ class Connection(asyncio.BufferedProtocol):
         tail, start = self.tail, self.pos
         while tail.startswith(b"\r\n", start):  # RFC 9112 2.2: empty lines before a request are ignored
             start += 2
-        self.pos = start
         end = tail.find(_HEAD_END, start) + 4
         limits = self.server.limits
         try:
@@ -192,38 +191,31 @@ class Connection(asyncio.BufferedProtocol):
                 return None
             if end - start > limits.head_bytes_max:
                 raise Refusal(431, "head too long")
-            head = parse_head(tail[start:end], limits)
+            self.phase = HANDLER
+            self.pos = end
+            request = parse_head(
+                tail[start:end], limits, self.peer, self.scheme, self.server.monotonic(), self._make_body
+            )
         except Refusal as e:
             self.refuse(e.status)
             return None
-        self.pos = end
         if end == len(tail):
             self.tail, self.pos = b"", 0
-        self.phase = Phase.HANDLER
-        if head.length == 0:
-            body = _NO_BODY
-        else:
-            chunks = ChunkFraming(limits) if head.length is None else None
-            body = Body(self, head.length, head.expects_continue, chunks)
-        self._request = request = Request(
-            head.method,
-            head.target,
-            head.raw_path,
-            head.raw_query,
-            head.headers,
-            head.version,
-            head.keep_alive,
-            body,
-            self.peer,
-            self.scheme,
-            self.server.monotonic(),
-        )
+        self._request = request
         return request
+
+    def _make_body(self, length: int | None, expects_continue: bool) -> Body:
+        chunks = ChunkFraming(self.server.limits) if length is None else None
+        return Body(self, length, expects_continue, chunks)
+
+    def _has_more_to_do(self) -> bool:
+        """Whether, after an exchange, there is anything to look at before the client sends more."""
+        return bool(self.tail) or not self._reading or self._eof or self.server.draining
 
     def _wait_for_head(self, partial: bytes) -> None:
         check_partial(partial, self.server.limits)
-        phase = Phase.HEAD if partial else Phase.IDLE
-        if self.phase is not phase:
+        phase = HEAD if partial else IDLE
+        if self.phase != phase:
             self.phase = phase
             self.deadline = 0.0
         self.tail, self.pos = partial, 0
@@ -248,7 +240,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             while request is not None:
                 await run_exchange(self, request)
-                request = self._take_request()
+                request = self._take_request() if self._has_more_to_do() else None
                 if request is not None:
                     self._burst += 1
                     if self._burst % _BURST_MAX == 0:
@@ -267,7 +259,7 @@ class Connection(asyncio.BufferedProtocol):
     def end_exchange(self, *, close: bool) -> None:
         """The response is written. What comes next: another request, or the end."""
         request, self._request = self._request, None
-        if request is not None and request.body is not _NO_BODY:
+        if request is not None and request.body is not NO_BODY:
             if close and request.body.unreceived(len(self.tail) - self.pos) == 0:
                 request.body.skip_tail()
             left = request.body.unreceived(0)
@@ -277,7 +269,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is None or self._transport.is_closing():
             self.closing = True
         elif not close:
-            self.phase = Phase.IDLE
+            self.phase = IDLE
             self.deadline = 0.0
         elif left == 0 and self.pos >= len(self.tail):
             self.close()
@@ -305,7 +297,7 @@ class Connection(asyncio.BufferedProtocol):
             raise Truncated("the client ended before the end of the body", reason="ended")
         self._waiter = waiter = self.server.loop.create_future()
         self._view, self._filled, self._whole = view, 0, whole
-        self.phase = Phase.BODY
+        self.phase = BODY
         self.deadline = 0.0
         self._resume()
         try:
@@ -313,7 +305,7 @@ class Connection(asyncio.BufferedProtocol):
             return count
         finally:
             self._view = self._waiter = None
-            self.phase = Phase.HANDLER
+            self.phase = HANDLER
 
     def _received_into_view(self, view: memoryview, nbytes: int) -> None:
         self._filled += nbytes
@@ -367,10 +359,10 @@ class Connection(asyncio.BufferedProtocol):
 
     async def flush(self) -> None:
         """Wait until the kernel has taken everything that was written."""
-        while self._write_paused and not self._lost:
+        while self.write_paused and not self._lost:
             assert self._transport is not None
             self._flushed = self.server.loop.create_future()
-            before, self.phase = self.phase, Phase.WRITE
+            before, self.phase = self.phase, WRITE
             self.deadline = 0.0
             self._unsent = self._transport.get_write_buffer_size()
             try:
@@ -386,7 +378,7 @@ class Connection(asyncio.BufferedProtocol):
         """Answer ``status`` without a handler, and end."""
         self.server.count_refusal(status)
         framing = "Content-Length: 0\r\nConnection: close\r\n"
-        self.write(render_head(status, (), self.server.stamp_lines(), framing))
+        self.write(render_head(status, Fields((), self.server.stamp.lines()), framing))
         self._wake_task(None)
         self.linger()
 
@@ -398,7 +390,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._eof or self._lost or self._transport is None:
             self.close()
             return
-        self.phase = Phase.LINGER
+        self.phase = LINGER
         self.deadline = 0.0
         self._linger_bytes = self.server.limits.drain_bytes_max
         if self._transport.can_write_eof():
@@ -410,8 +402,8 @@ class Connection(asyncio.BufferedProtocol):
         """End once everything written has left."""
         self.closing = True
         if self._transport is not None:
-            if self._write_paused and self.phase is not Phase.WRITE:
-                self.phase = Phase.WRITE
+            if self.write_paused and self.phase != WRITE:
+                self.phase = WRITE
                 self.deadline = 0.0
                 self._unsent = self._transport.get_write_buffer_size()
             self._transport.close()
@@ -428,18 +420,18 @@ class Connection(asyncio.BufferedProtocol):
 
     def drain(self) -> None:
         """The server wants to stop: go now if nothing is under way, else after this exchange."""
-        if self.phase is Phase.IDLE and self._request is None:
+        if self.phase == IDLE and self._request is None:
             self._wake_task(None)
             self.close()
 
     def expire(self) -> None:
         """The time of the present phase is over."""
         phase = self.phase
-        if phase is Phase.HEAD:
+        if phase == HEAD:
             self.refuse(408)
-        elif phase is Phase.BODY:
+        elif phase == BODY:
             self._fail_reader(Truncated("the client stopped sending", reason="stalled"))
-        elif phase is Phase.WRITE:
+        elif phase == WRITE:
             assert self._transport is not None
             left = self._transport.get_write_buffer_size()
             if left == self._unsent:
@@ -447,8 +439,8 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self._unsent = left
                 self.deadline = 0.0
-        elif phase is Phase.IDLE:
+        elif phase == IDLE:
             self._wake_task(None)
             self.close()
-        elif phase is Phase.LINGER:
+        elif phase == LINGER:
             self.abort()

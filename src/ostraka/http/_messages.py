@@ -17,40 +17,43 @@ ResponseBody = Buffer | Sequence[Buffer] | AsyncIterable[Buffer]
 class Headers:
     """The header fields of one message, in the order received, duplicates kept."""
 
-    __slots__ = ("_first", "_items")
+    __slots__ = ("_items", "first")
 
-    def __init__(self, items: list[tuple[str, str]]) -> None:
-        """``items``: (lower-case name, value stripped of blanks around it)."""
+    def __init__(self, first: dict[str, str], items: list[tuple[str, str]] | None = None) -> None:
+        """``first``: the first value of each (lower-case) name. ``items``: all fields, if a name came twice."""
+        self.first = first
         self._items = items
-        first = dict(items)
-        if len(first) != len(items):  # a name came twice: the first wins
-            first = dict(reversed(items))
-        self._first = first
+
+    @staticmethod
+    def of(items: list[tuple[str, str]]) -> "Headers":
+        """From (lower-case name, value stripped of blanks around it), in order."""
+        first = dict(reversed(items))
+        return Headers(dict(items)) if len(first) == len(items) else Headers(first, items)
 
     def get(self, name: str) -> str | None:
         """The value of the first field of that (lower-case) name, or None."""
-        return self._first.get(name)
+        return self.first.get(name)
 
     def get_all(self, name: str) -> list[str]:
         """The values of every field of that name, in order."""
-        return [v for n, v in self._items if n == name]
+        return [v for n, v in self if n == name]
 
     @property
     def has_duplicates(self) -> bool:
         """Whether any name came more than once."""
-        return len(self._first) != len(self._items)
+        return self._items is not None
 
     def __contains__(self, name: object) -> bool:
-        return name in self._first
+        return name in self.first
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter(self._items)
+        return iter(self.first.items() if self._items is None else self._items)
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.first if self._items is None else self._items)
 
     def __repr__(self) -> str:  # values may be credentials: names only
-        return f"Headers({[n for n, _ in self._items]})"
+        return f"Headers({[n for n, _ in self]})"
 
 
 class Request:

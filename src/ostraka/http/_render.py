@@ -1,6 +1,6 @@
 """The head of a response, as bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 
@@ -21,59 +21,63 @@ class BadResponse(Exception):
 class Stamp:
     """The Date and Server lines, made once a second."""
 
-    __slots__ = ("_lines", "_second", "_server_line")
+    __slots__ = ("_from", "_lines", "_server_line", "_time", "_until")
 
-    def __init__(self, server_name: str) -> None:
+    def __init__(self, server_name: str, time: Callable[[], float]) -> None:
         self._server_line = f"Server: {server_name}\r\n" if server_name else ""
-        self._second = -1
+        self._time = time
+        self._from = self._until = 0.0
         self._lines = ""
 
-    def lines(self, now: float) -> str:
-        """``now``: wall time in seconds."""
-        second = int(now)
-        if second != self._second:
-            self._second = second
+    def lines(self) -> str:
+        now = self._time()
+        if not self._from <= now < self._until:
+            second = int(now)
+            self._from, self._until = second, second + 1
             self._lines = f"Date: {formatdate(second, usegmt=True)}\r\n{self._server_line}"
         return self._lines
 
 
-def announced_length(headers: Sequence[tuple[str, str]]) -> int | None:
-    """The Content-Length that a handler put among its headers."""
-    for name, value in headers:
-        if _LAYER_FIELDS.get(name) == "content-length":
-            if not (value.isascii() and value.isdigit()):
-                raise BadResponse(f"Content-Length {value!r}")
-            return int(value)
-    return None
+class Fields:
+    """A handler's header fields, rendered; what belongs to the layer is set apart."""
+
+    __slots__ = ("length", "stamp", "text")
+
+    def __init__(self, headers: Sequence[tuple[str, str]], stamp: str) -> None:
+        """Raises BadResponse for a field that would break out of its line or contradict the framing."""
+        lines = [f"{name}: {value}\r\n" for name, value in headers if name not in _LAYER_FIELDS]
+        self.length: int | None = None  # a Content-Length among them
+        self.stamp = stamp
+        if len(lines) != len(headers):
+            self._take_own(headers, lines)
+        self.text = text = "".join(lines)
+        count = len(lines)
+        if text.count("\n") != count or text.count("\r") != count or "\0" in text:
+            raise BadResponse("control character in a header")
+
+    def _take_own(self, headers: Sequence[tuple[str, str]], lines: list[str]) -> None:
+        for name, value in headers:
+            known = _LAYER_FIELDS.get(name)
+            if known in ("transfer-encoding", "connection"):
+                raise BadResponse(f"{name} is the layer's to write; see Response.close and Response.length")
+            if known == "content-length":
+                if not (value.isascii() and value.isdigit()):
+                    raise BadResponse(f"Content-Length {value!r}")
+                self.length = int(value)
+            elif known is not None:  # Date or Server, instead of the stamp's
+                lines.append(f"{name}: {value}\r\n")
+                kept = self.stamp.splitlines(keepends=True)
+                self.stamp = "".join(line for line in kept if not line.lower().startswith(f"{known}:"))
 
 
-def _override(stamp: str, headers: Sequence[tuple[str, str]], lines: list[str]) -> str:
-    """Date and Server of the handler instead of the stamp's; they are appended to ``lines``."""
-    for name, value in headers:
-        known = _LAYER_FIELDS.get(name)
-        if known in ("transfer-encoding", "connection"):
-            raise BadResponse(f"{name} is the layer's to write; see Response.close and Response.length")
-        if known in ("date", "server"):
-            lines.append(f"{name}: {value}\r\n")
-            kept = [line for line in stamp.splitlines(keepends=True) if not line.lower().startswith(f"{known}:")]
-            stamp = "".join(kept)
-    return stamp
-
-
-def render_head(status: int, headers: Sequence[tuple[str, str]], stamp: str, framing: str) -> bytes:
-    """Status line, the handler's fields, the stamp, and ``framing`` (whole lines: length, coding, connection).
-
-    Raises BadResponse for a field that would break out of its line or contradict the framing.
-    """
-    lines = [f"{n}: {v}\r\n" for n, v in headers if n not in _LAYER_FIELDS]
-    if len(lines) != len(headers):
-        stamp = _override(stamp, headers, lines)
-    fields = "".join(lines)
-    count = len(lines)
-    if fields.count("\n") != count or fields.count("\r") != count or "\0" in fields:
-        raise BadResponse("control character in a header")
+def render_head(status: int, fields: Fields, framing: str) -> bytes:
+    """The whole head; ``framing`` is whole lines: length, coding, connection. Raises BadResponse for what is not text."""
     status_line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Status\r\n"
     try:
-        return f"{status_line}{stamp}{fields}{framing}\r\n".encode("utf-8", "surrogateescape")
+        return f"{status_line}{fields.stamp}{fields.text}{framing}\r\n".encode()
+    except UnicodeEncodeError:
+        pass
+    try:
+        return f"{status_line}{fields.stamp}{fields.text}{framing}\r\n".encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as e:
         raise BadResponse(f"header is not text: {e}") from None

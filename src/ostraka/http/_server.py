@@ -5,14 +5,14 @@ One periodic sweep looks at all connections instead of a timer per request; it r
 
 import asyncio
 import collections
-import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 from ostraka.host import Clock, SystemClock
-from ostraka.http._connection import Connection, Phase
+from ostraka.http import _connection
+from ostraka.http._connection import Connection
 from ostraka.http._messages import Request, Response
 from ostraka.http._render import Stamp
 from ostraka.limits import LIMITS, Limits
@@ -73,17 +73,17 @@ class Server:
         self.refusals: collections.Counter[int] = collections.Counter()
         self.scratch = memoryview(bytearray(limits.body_buffer_bytes))
         self.timeouts = {
-            Phase.IDLE: limits.idle_seconds_max,
-            Phase.HEAD: limits.head_seconds_max,
-            Phase.HANDLER: _NEVER,
-            Phase.BODY: limits.body_idle_seconds_max,
-            Phase.WRITE: limits.write_idle_seconds_max,
-            Phase.LINGER: limits.linger_seconds_max,
+            _connection.IDLE: limits.idle_seconds_max,
+            _connection.HEAD: limits.head_seconds_max,
+            _connection.HANDLER: _NEVER,
+            _connection.BODY: limits.body_idle_seconds_max,
+            _connection.WRITE: limits.write_idle_seconds_max,
+            _connection.LINGER: limits.linger_seconds_max,
         }
         self.loop: asyncio.AbstractEventLoop
         self._clock = clock or SystemClock()
         self.monotonic = self._clock.monotonic
-        self._stamp = Stamp(server_name)
+        self.stamp = Stamp(server_name, self._clock.time)
         self._on_complete = on_complete
         self._on_error = on_error
         self._sweep_seconds = sweep_seconds
@@ -184,31 +184,24 @@ class Server:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a connection's task failed", exc_info=error)
 
-    def stamp_lines(self) -> str:
-        """The Date and Server lines of a response made now."""
-        return self._stamp.lines(self._clock.time())
-
     def count_refusal(self, status: int) -> None:
         self.refusals[status] += 1
 
     def complete(self, request: Request, status: int, body_bytes_sent: int) -> None:
         if self._on_complete is not None:
-            with self._guard("on_complete"):
+            try:
                 self._on_complete(request, status, body_bytes_sent, self.monotonic() - request.received_at)
+            except Exception:
+                _log.exception("on_complete failed")
 
     def report(self, request: Request, error: BaseException) -> None:
         if self._on_error is None:
             _log.error("handler failed: %r", request, exc_info=error)
             return
-        with self._guard("on_error"):
-            self._on_error(request, error)
-
-    @contextlib.contextmanager
-    def _guard(self, hook: str) -> Iterator[None]:
         try:
-            yield
+            self._on_error(request, error)
         except Exception:
-            _log.exception("%s failed", hook)
+            _log.exception("on_error failed")
 
     # -- time
 
