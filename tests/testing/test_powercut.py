@@ -49,7 +49,7 @@ def durable(path: Path, data: bytes) -> None:
 
 def outcomes(disk: PowerCutDisk, work: Callable[[Path], None], look: Callable[[Path], object]) -> list[object]:
     """What is seen after a cut, many times: the work is done in fresh, durable directories, some to each cut."""
-    seen = []
+    seen: list[object] = []
     for seed in SEEDS:
         homes = [disk.path / f"home-{seed}-{i}" for i in range(8)]
         for home in homes:

@@ -24,8 +24,8 @@ while True:
 """
 
 
-def process(script: str, **settings: float) -> ServerProcess:
-    server = ServerProcess([Path("/nowhere")], **settings)
+def process(script: str, ready_seconds: float = 60.0) -> ServerProcess:
+    server = ServerProcess([Path("/nowhere")], ready_seconds=ready_seconds)
     server.command = [sys.executable, "-c", script]
     return server
 
