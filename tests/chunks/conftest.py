@@ -133,9 +133,7 @@ class Rig:
     async def sweep_all(self) -> int:
         """Sweep past the grace until nothing is left to settle."""
         total = await self.chunks.sweep(1000)
-        for _ in range(6):  # a settled pack may leave a stripe to be settled after another grace
-            self.clock.now += self.limits.collect_grace_seconds + 1
-            await self.chunks.sweep(1000)
+        for _ in range(6):  # a rewritten pack leaves a stripe, to be settled after another grace
             self.clock.now += self.limits.collect_grace_seconds + 1
             total += await self.chunks.sweep(1000)
         return total
