@@ -25,6 +25,10 @@ class File(Protocol):
         """Read into the buffers in order; returns the bytes read, short only at the end of the file."""
         ...
 
+    def preadv_now(self, buffers: Sequence[bytearray | memoryview], offset: int) -> int | None:
+        """As preadv, but only what the page cache holds: fewer bytes, or None, if the rest would have to wait."""
+        ...
+
     def pwritev(self, buffers: Sequence[Buffer], offset: int) -> None:
         """Write all of the buffers at offset (a short write is continued)."""
         ...
@@ -96,6 +100,12 @@ class SystemFile:
 
     def preadv(self, buffers: Sequence[bytearray | memoryview], offset: int) -> int:
         return os.preadv(self._fd, buffers, offset)
+
+    def preadv_now(self, buffers: Sequence[bytearray | memoryview], offset: int) -> int | None:
+        try:
+            return os.preadv(self._fd, buffers, offset, os.RWF_NOWAIT)
+        except OSError:  # EAGAIN: not cached; EOPNOTSUPP: this file system cannot say; a real error shows in preadv
+            return None
 
     def pwritev(self, buffers: Sequence[Buffer], offset: int) -> None:
         total = sum(len(b) for b in buffers)

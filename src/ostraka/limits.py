@@ -30,6 +30,13 @@ class Limits:
     frame_tables_bytes_max: int = 8 * MIB  # decoded frame tables that one process keeps
     segment_size_max: int = 256 * MIB  # a segment is sealed when it would grow past this
     segment_files_open_max: int = 256  # cached read descriptors per disk and process
+    segment_records_max: int = 8192  # a segment is sealed when it holds this many: their headers wait in memory
+    direct_shard_size_min: int = 128 * KIB  # shards from this size on bypass the page cache
+    pack_cell_size: int = 16 * KIB  # cells of a pack's shards: small reads verify less
+    read_now_bytes_max: int = 128 * KIB  # a longer read always goes to a thread
+    disk_seconds_max: float = 30.0  # a disk that holds one call this long has failed
+    index_trust_seconds: float = 60.0  # how long, at least, a census of the segments vouches for a miss in the index
+    buffers_wait_seconds_max: float = 30.0  # a request that finds no room for its chunk gives up after this
     chunks_in_flight_max: int = 3  # chunks of one request that are being stored or fetched at once
     chunks_per_commit_max: int = 4  # chunks stored before their manifest page is committed
     slices_embedded_max: int = 4  # slices that ride in the version record itself
@@ -45,6 +52,8 @@ class Limits:
     state_value_size_max: int = 1 * MIB
     scan_rows_max: int = 10_000
     log_bytes_before_checkpoint: int = 64 * MIB  # and never less than the last snapshot's size
+    log_files_before_checkpoint: int = 64  # each restart and each eviction begins one
+    state_index_size_max: int = 4 * TIB  # of the sparse file of the index, if its file system is that large
 
     # -- space: three reserves per file system, as fractions; writes stop first, deletes last (ENGINE 22)
     reserve_writes: float = 0.05
@@ -75,6 +84,9 @@ class Limits:
     shutdown_seconds_max: float = 30.0
 
     # -- S3 (objects/, s3/)
+    commit_attempts_max: int = 100  # times that a write is planned anew because others changed the same key
+    read_ahead_slices_max: int = 2  # slices of one object that are fetched ahead of the reader
+    buckets_cached_max: int = 1000  # decoded bucket records of one process
     object_size_max: int = 5 * TIB
     put_size_max: int = 5 * GIB
     part_size_min: int = 5 * MIB

@@ -1,0 +1,111 @@
+"""How much room a disk has, and what the processes that share it tell each other without a lock.
+
+A page of shared memory beside the shard index: a generation that grows whenever a segment is unlinked, and for each
+process the bytes it is about to write. Three reserves keep room for what must go on when a disk is full (ENGINE 22):
+client writes stop first, then compaction; deletes and state commits always have some left.
+"""
+
+import contextlib
+import mmap
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from ostraka.errors import Full, InUse
+from ostraka.host import Host
+from ostraka.limits import Limits
+
+_SLOTS: Final = 63  # processes that share a disk; more of them share the first one's word
+_WORD: Final = struct.Struct("<Q")
+_SIZE: Final = 8 * (1 + _SLOTS)
+_FREE_SECONDS: Final = 1.0
+
+
+def create_shared(path: Path) -> None:
+    """Make the shared page anew, all zeros. Only for the one process that owns the store, before others open it."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, _SIZE)
+    finally:
+        os.close(fd)
+
+
+class Space:
+    """Free room of one disk, as this process may use it. Any thread may call anything."""
+
+    def __init__(self, directory: Path, shared: Path, host: Host, limits: Limits) -> None:
+        self._directory = directory
+        self._host = host
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._locks = contextlib.ExitStack()
+        fd = os.open(shared, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._words = mmap.mmap(fd, _SIZE)
+        finally:
+            os.close(fd)
+        self._slot = self._take_slot(shared.parent)
+        self._mine = 0
+        self._store(self._slot, 0)
+        self._free = (0, 0)
+        self._free_until = -1.0
+
+    def _take_slot(self, directory: Path) -> int:
+        for slot in range(1, _SLOTS + 1):
+            try:
+                self._locks.enter_context(self._host.files.lock(directory / f"slot-{slot}"))
+            except InUse:
+                continue
+            return slot
+        return 1
+
+    def close(self) -> None:
+        self._store(self._slot, 0)
+        self._locks.close()
+        self._words.close()
+
+    def _load(self, word: int) -> int:
+        return int(_WORD.unpack_from(self._words, word * 8)[0])
+
+    def _store(self, word: int, value: int) -> None:
+        _WORD.pack_into(self._words, word * 8, value)
+
+    @property
+    def generation(self) -> int:
+        """Changes when a segment was unlinked by any process."""
+        return self._load(0)
+
+    def next_generation(self) -> None:
+        """Only under the disk's compaction lock: the word has one writer at a time."""
+        self._store(0, self._load(0) + 1)
+
+    def free(self) -> tuple[int, int]:
+        """(free, total) bytes of the file system, at most a second old."""
+        now = self._host.clock.monotonic()
+        if now >= self._free_until:
+            self._free = self._host.files.free(self._directory)
+            self._free_until = now + _FREE_SECONDS
+        return self._free
+
+    @contextlib.contextmanager
+    def reserve(self, size: int, fraction: float) -> Iterator[None]:
+        """Hold ``size`` bytes while they are being written; Full if that would cut into the reserve."""
+        with self._lock:
+            free, total = self._host.files.free(self._directory)
+            reserve = min(int(total * fraction), self._limits.reserve_bytes_max)
+            promised = sum(_WORD.unpack_from(self._words, slot * 8)[0] for slot in range(1, _SLOTS + 1))
+            if free - promised - size < reserve:
+                raise Full(f"{self._directory}: {free} bytes free, {reserve} of them held back", reason="disk")
+            self._mine += size
+            self._store(self._slot, self._mine)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._mine -= size
+                self._store(self._slot, self._mine)
