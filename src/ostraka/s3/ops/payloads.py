@@ -1,0 +1,59 @@
+"""The body of a request as an operation takes it: an object's bytes to be hashed and stored, or a small document."""
+
+from typing import Any
+
+from ostraka.objects.types import Digest, Source
+from ostraka.s3 import bodies, model
+from ostraka.s3.checksums import BY_HEADER
+from ostraka.s3.digests import Digests, expected_of, verify_bytes
+from ostraka.s3.errors import S3Error
+from ostraka.s3.ops.call import Call
+from ostraka.s3.xml import decode_payload
+
+
+def open_body(call: Call, algorithm: str | None = None) -> tuple[Source, Digest]:
+    """The object's bytes without their framing, and what must hash them; nothing is read yet.
+
+    ``algorithm``: the checksum of the upload that the body is a part of. Raises S3Error MissingContentLength,
+    EntityTooLarge, or what is wrong with the declared digests.
+    """
+    limits = call.door.limits
+    body = bodies.open_body(call.request.body, call.auth, call.headers, limits, inline=False)
+    length = body.length
+    if length is None:
+        raise S3Error("MissingContentLength")
+    if length > limits.put_size_max:
+        fields = {"ProposedSize": str(length), "MaxSizeAllowed": str(limits.put_size_max)}
+        raise S3Error("EntityTooLarge", fields=fields)
+    digest = Digests(expected_of(call.headers), body.verifier, algorithm=algorithm, trailers=lambda: body.trailers)
+    return body, digest
+
+
+def declared_body(call: Call) -> str:
+    """What a retry of the same write declares again: length and digests, as far as they stand in the head."""
+    get = call.headers.get
+    words = [get("x-amz-decoded-content-length") or get("content-length") or "", get("content-md5") or ""]
+    words.append(call.auth.payload_sha256)
+    words += [f"{name}={value}" for name in BY_HEADER if (value := get(name)) is not None]
+    return " ".join(words)
+
+
+async def read_document(call: Call) -> dict[str, Any]:
+    """The XML body as the members of the operation's payload; an empty one where the model lets it be absent.
+
+    Raises S3Error MalformedXML, MissingRequestBodyError, BadDigest, or InvalidRequest where a digest is demanded and
+    none was sent.
+    """
+    body = bodies.open_body(call.request.body, call.auth, call.headers, call.limits)
+    expected = expected_of(call.headers)
+    operation = model.OPERATIONS.get(call.operation)
+    if operation is not None and operation.checksum_required and not expected.declared and needs_digest(call):
+        raise S3Error("InvalidRequest", "Missing required header for this request: Content-MD5 OR x-amz-checksum-*")
+    data = await bodies.read_all(body, call.limits.xml_bytes_max)
+    verify_bytes(expected, data, body.trailers)
+    return decode_payload(call.operation, data) or {}
+
+
+def needs_digest(call: Call) -> bool:
+    """DeleteObjects is dangerous to get wrong; for the others S3 takes the payload's signature instead."""
+    return call.operation == "DeleteObjects" or not call.auth.payload_sha256

@@ -1,0 +1,163 @@
+"""PutObject: the hot way in. And CopyObject, which moves no bytes."""
+
+from ostraka.errors import Absent
+from ostraka.http import Response
+from ostraka.objects.types import Account, Attributes, DeleteMarker, Digested, ObjectInfo, Replay
+from ostraka.s3.address import copy_source
+from ostraka.s3.checksums import ALGORITHMS
+from ostraka.s3.digests import Digests, Expected
+from ostraka.s3.errors import S3Error
+from ostraka.s3.ops import documents as doc
+from ostraka.s3.ops.attributes import attributes_of
+from ostraka.s3.ops.call import Call, invalid, is_owner, version_headers
+from ostraka.s3.ops.conditions import UNCONDITIONAL, check_copy_source, write_conditions
+from ostraka.s3.ops.payloads import declared_body, open_body
+
+INVOCATION = "amz-sdk-invocation-id"
+INVOCATION_MAX = 128
+
+
+def replay_of(call: Call, body: str) -> Replay | None:
+    """The identity of this invocation, for writes that a retry would find done already (ENGINE 21)."""
+    invocation = call.headers.get(INVOCATION)
+    if not invocation or len(invocation) > INVOCATION_MAX:
+        return None
+    return Replay(call.account.name, call.operation, invocation, body)
+
+
+async def put_object(call: Call) -> Response:
+    """Store the body. Everything that can be refused is refused before a byte of it is read."""
+    headers = call.headers
+    attributes = attributes_of(headers, call.limits)
+    conditions = write_conditions(headers)
+    source, digest = open_body(call)
+    replay = replay_of(call, declared_body(call)) if conditions is not UNCONDITIONAL else None
+    info = await call.objects.put(
+        call.bucket,
+        call.key,
+        source,
+        digest,
+        attributes,
+        owner=call.account.name,
+        conditions=conditions,
+        replay=replay,
+    )
+    answer = [("ETag", f'"{info.etag}"')]
+    for algorithm, value in info.checksums.items():
+        answer.append((ALGORITHMS[algorithm].header, value))
+    if info.checksum_type:
+        answer.append(("x-amz-checksum-type", info.checksum_type))
+    if info.versioned:
+        answer.append(("x-amz-version-id", info.version_id))
+    return Response(200, answer)
+
+
+# -- copying
+
+
+def copy_origin(call: Call) -> ObjectInfo:
+    """The version that x-amz-copy-source names, allowed to the caller and under its conditions."""
+    bucket, key, version = copy_source(call.headers.get("x-amz-copy-source") or "")
+    if version == "":
+        raise invalid("x-amz-copy-source", call.headers.get("x-amz-copy-source") or "")
+    try:
+        owner = call.objects.bucket(bucket).owner
+    except Absent as e:
+        raise S3Error("NoSuchBucket", fields={"BucketName": bucket}) from e
+    may_read(call.account, owner, call.headers.get("x-amz-source-expected-bucket-owner"))
+    try:
+        info = call.objects.lookup(bucket, key, version)
+    except DeleteMarker as e:
+        if e.named:
+            message = "The source of a copy request may not specifically refer to a delete marker by version id."
+            raise S3Error("InvalidRequest", message) from e
+        raise S3Error("NoSuchKey", fields={"Key": key}) from e
+    except Absent as e:
+        code = "NoSuchVersion" if e.reason == "version" else "NoSuchKey"
+        raise S3Error(code, fields={"Key": key}) from e
+    check_copy_source(call.headers, info)
+    return info
+
+
+def may_read(account: Account, owner: str, expected: str | None) -> None:
+    """Raises AccessDenied unless the account owns the bucket or is root, and the bucket's owner is as expected."""
+    if not account.root and owner != account.name:
+        raise S3Error("AccessDenied")
+    if expected is not None and not is_owner(expected, owner):
+        raise S3Error("AccessDenied")
+
+
+def _directive(call: Call, name: str) -> str:
+    value = call.headers.get(name)
+    if value is None or value == "":
+        return "COPY"
+    if value not in ("COPY", "REPLACE"):
+        what = "metadata" if "metadata" in name else "tagging"
+        raise invalid(name, value, f"Unknown {what} directive.")
+    return value
+
+
+async def copy_object(call: Call) -> Response:
+    """A new version with the source's bytes, and its metadata or other."""
+    given = attributes_of(call.headers, call.limits)
+    conditions = write_conditions(call.headers)
+    metadata, tagging = _directive(call, "x-amz-metadata-directive"), _directive(call, "x-amz-tagging-directive")
+    algorithm = _wanted_algorithm(call)
+    source = copy_origin(call)
+    if source.size > call.limits.put_size_max:
+        message = f"The specified copy source is larger than the maximum allowable size for a copy source: {call.limits.put_size_max}"  # noqa: E501
+        raise S3Error("InvalidRequest", message)
+    itself = source.bucket == call.bucket and source.key == call.key and source.latest
+    if itself and metadata == "COPY" and "x-amz-storage-class" not in call.headers:
+        raise S3Error(
+            "InvalidRequest",
+            "This copy request is illegal because it is trying to copy an object to itself without changing the "
+            "object's metadata, storage class, website redirect location or encryption attributes.",
+        )
+    kept = source.attributes
+    attributes = Attributes(
+        given.headers if metadata == "REPLACE" else kept.headers,
+        given.metadata if metadata == "REPLACE" else kept.metadata,
+        given.tags if tagging == "REPLACE" else kept.tags,
+    )
+    digested = None
+    if algorithm and algorithm not in source.checksums:
+        digested = await _digest_again(call, source, algorithm)
+    info = await call.objects.copy(
+        source, call.bucket, call.key, attributes,
+        owner=call.account.name, conditions=conditions, digested=digested,
+    )  # fmt: skip
+    headers = version_headers(info)
+    if source.versioned:
+        headers.append(("x-amz-copy-source-version-id", source.version_id))
+    value = {"LastModified": info.modified, "ETag": doc.quoted(info.etag)}
+    return doc.answer(call, {**value, **doc.checksums(info.checksums, info.checksum_type)}, headers)
+
+
+def _wanted_algorithm(call: Call) -> str:
+    text = call.headers.get("x-amz-checksum-algorithm")
+    if not text:
+        return ""
+    if text.upper() not in ALGORITHMS:
+        names = ", ".join(ALGORITHMS)
+        message = f"Checksum algorithm provided is unsupported. Please try again with any of the valid types: [{names}]"
+        raise S3Error("InvalidRequest", message)
+    return text.upper()
+
+
+async def _digest_again(call: Call, source: ObjectInfo, algorithm: str) -> Digested:
+    """Read the source to compute a checksum that it does not have; its etag stays."""
+    digest = Digests(Expected(), algorithm=algorithm)
+    version = source.version_id if source.versioned else None
+    reader = call.objects.open(source.bucket, source.key, version)
+    try:
+        if reader.info.etag != source.etag or reader.info.size != source.size:
+            raise S3Error("ConditionalRequestConflict", "The source of the copy changed while it was read.")
+        async for piece in reader.read():
+            digest.update(piece)
+    finally:
+        reader.close()
+    return Digested(source.etag, digest.finish().checksums, "FULL_OBJECT")
+
+
+HANDLERS = {"PutObject": put_object, "CopyObject": copy_object}
