@@ -14,6 +14,7 @@ from ostraka.errors import OstrakaError, Truncated
 CODES: dict[str, tuple[int, str]] = {
     "AccessControlListNotSupported": (400, "The bucket does not allow ACLs"),
     "AccessDenied": (403, "Access Denied"),
+    "AccessForbidden": (403, "CORSResponse: This CORS request is not allowed."),
     "AccountProblem": (403, "There is a problem with your account that prevents the operation from completing."),
     "AllAccessDisabled": (403, "All access to this resource has been disabled."),
     "AmbiguousGrantByEmailAddress": (400, "The email address belongs to more than one account."),
@@ -111,6 +112,7 @@ CODES: dict[str, tuple[int, str]] = {
         "Your POST request fields preceding the upload file were too large.",
     ),
     "MetadataTooLarge": (400, "Your metadata headers exceed the maximum allowed metadata size"),
+    "MetadataConfigurationNotFound": (404, "The metadata configuration was not found"),
     "MethodNotAllowed": (405, "The specified method is not allowed against this resource."),
     "MissingAuthenticationToken": (403, "Missing Authentication Token"),
     "MissingContentLength": (411, "You must provide the Content-Length HTTP header."),
