@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -129,6 +129,11 @@ class Rig:
     async def read(self, entry: Entry, offset: int = 0, length: int | None = None) -> bytes:
         length = entry.length - offset if length is None else length
         return b"".join([bytes(piece) async for piece in self.chunks.read(entry, offset, length)])
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Let others run until they have brought it about."""
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
     async def sweep_all(self) -> int:
         """Sweep past the grace until nothing is left to settle."""

@@ -176,8 +176,7 @@ async def test_a_placement_released_without_a_commit_keeps_its_stripe_for_nobody
 async def test_a_cancelled_place_finishes_alone_and_gives_everything_back(rig) -> None:
     rig.pool.may_write.clear()
     task = asyncio.ensure_future(rig.place(rig.noise(SIZE)))
-    while not rig.chunks._ground.tasks._running:
-        await asyncio.sleep(0)
+    await rig.until(lambda: rig.chunks._ground.tasks._running)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

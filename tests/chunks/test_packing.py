@@ -155,10 +155,8 @@ async def test_callers_that_leave_take_their_bodies_with_them(rig) -> None:
 
 async def test_a_caller_that_is_cancelled_just_as_its_pack_was_written_leaves_no_live_slot(rig) -> None:
     tasks = [asyncio.ensure_future(rig.place(rig.noise(500))) for _ in range(2)]
-    while not rig.pool.writes:
-        await asyncio.sleep(0)
-    while not tasks[0]._fut_waiter or not tasks[0]._fut_waiter.done():  # its answer is there, and not yet taken
-        await asyncio.sleep(0)
+    await rig.until(lambda: rig.pool.writes)
+    await rig.until(lambda: tasks[0]._fut_waiter is not None and tasks[0]._fut_waiter.done())  # and not yet taken
     tasks[0].cancel()
     with pytest.raises(asyncio.CancelledError):
         await tasks[0]

@@ -40,7 +40,9 @@ def test_any_range_of_any_slice_of_a_chunk_is_those_bytes(rig) -> None:
         whole = runner.run(rig.store(body))
 
         @settings(max_examples=150, deadline=None, derandomize=True)
-        @given(st.integers(0, len(body)), st.integers(0, len(body)), st.integers(0, len(body)), st.integers(0, len(body)))
+        @given(
+            st.integers(0, len(body)), st.integers(0, len(body)), st.integers(0, len(body)), st.integers(0, len(body))
+        )
         @example(0, len(body), 8 * KIB, 16 * KIB)
         def check(a: int, b: int, c: int, d: int) -> None:
             start, end = min(a, b), max(a, b)

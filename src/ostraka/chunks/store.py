@@ -4,6 +4,8 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 
+import msgspec
+
 from ostraka.chunks import references
 from ostraka.chunks.counters import Counters
 from ostraka.chunks.ground import Ground
@@ -30,11 +32,11 @@ def _nobody_reads() -> int:
 class ChunkStore:
     """Chunks and packs of one store, in one process.
 
-    ``secret``: the store's 32 bytes, from which the key of chunk ids is derived. ``pinned_before``: the state's sequence at the
-    start of the oldest reader in flight, in any process (SEQUENCE_MAX: nobody reads). ``redundant``: whether a
-    stripe is known to have all its shards, for deduplication to count on it. ``on_damage`` hears of reads that no
-    shard could answer; such a chunk is also marked, so that uploading it again repairs it. ``executor``: worker
-    threads, our own if none is given.
+    ``secret``: the store's 32 bytes, from which the key of chunk ids is derived. ``pinned_before``: the state's
+    sequence at the start of the oldest reader in flight, in any process (SEQUENCE_MAX: nobody reads).
+    ``redundant``: whether a stripe is known to have all its shards, for deduplication to count on it. ``on_damage``
+    hears of reads that no shard could answer; such a chunk is also marked, so that uploading it again repairs it.
+    ``executor``: worker threads, our own if none is given. ``board``: one on which `METRICS` are declared.
     """
 
     def __init__(
@@ -127,7 +129,7 @@ class ChunkStore:
             row = decode_chunk(value)
             if row.health == health:
                 return True
-            marked = encode(type(row)(row.version, health, row.length, row.frame_size, row.table_size, row.stripe))
+            marked = encode(msgspec.structs.replace(row, health=health))
             try:
                 await self._ground.state.commit(Mutation([Equals(key, value)], [Put(key, marked)]))
                 return True

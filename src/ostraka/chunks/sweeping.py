@@ -56,7 +56,7 @@ from ostraka.state.types import (
 
 MOMENTS_PER_GRACE = 8  # how finely the grace is observed
 SCANNED_PER_SETTLED = 8  # rows looked at in one call, for each that it may settle
-_PAGE = 256
+PAGE = 256  # rows looked at together
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +83,22 @@ class Sweeper:
         """Settle up to ``limit`` rows; returns how many it settled."""
         self._observe()
         before = min(self._pinned_before(), self._aged + 1)
-        settled = 0
-        for_scan = limit * SCANNED_PER_SETTLED
-        wrapped = False
-        began = self._cursor
-        while settled < limit and for_scan > 0:
-            rows = self._ground.state.scan(self._cursor, prefix_end(ZERO), min(_PAGE, for_scan))
-            for_scan -= max(len(rows), 1)
+        settled, budget, wrapped = 0, limit * SCANNED_PER_SETTLED, self._cursor == ZERO
+        while settled < limit and budget > 0:
+            page = min(PAGE, budget)
+            rows = self._ground.state.scan(self._cursor, prefix_end(ZERO), page)
+            budget -= page
             ripe = [(key, value) for key, value in rows if value_sequence(value) < before][: limit - settled]
             settled += await self._settle(ripe)
-            if len(rows) < _PAGE:
-                if wrapped or began == ZERO:
-                    self._cursor = ZERO
+            if settled >= limit and ripe:
+                self._cursor = ripe[-1][0] + b"\0"
+            elif len(rows) == page:
+                self._cursor = rows[-1][0] + b"\0"
+            else:  # the end: once around, and no further
+                self._cursor = ZERO
+                if wrapped:
                     break
-                wrapped, self._cursor = True, ZERO
-            else:
-                self._cursor = (ripe[-1] if settled >= limit and ripe else rows[-1])[0] + b"\0"
+                wrapped = True
         return settled
 
     def _observe(self) -> None:
