@@ -11,7 +11,14 @@ and the embedded one. Embedded, on one host (docs/decisions/state.md):
 The owner (one process per store) calls `open_owner` once: it recovers, and gives a state. Workers call `open_shared`.
 """
 
+from ostraka.state.checkpoint import Checkpointed
+from ostraka.state.embedded import EmbeddedState
+from ostraka.state.engine import OnCopyFailed
 from ostraka.state.memory import MemoryState
+from ostraka.state.opening import open_owner, open_shared
+from ostraka.state.recover import Recovery
+from ostraka.state.report import IndexReport
+from ostraka.state.truth import Copy, DamageReport
 from ostraka.state.types import (
     Absent,
     Add,
@@ -35,28 +42,40 @@ from ostraka.state.types import (
     stamped_value,
     value_sequence,
 )
+from ostraka.state.verify import CopyReport, verify_copies
 
 __all__ = [
     "Absent",
     "Add",
+    "Checkpointed",
     "Committed",
+    "Copy",
+    "CopyReport",
+    "DamageReport",
     "Delete",
+    "EmbeddedState",
     "Ensure",
     "Equals",
+    "IndexReport",
     "MemoryState",
     "Mutation",
+    "OnCopyFailed",
     "Operation",
     "Outcome",
     "Precondition",
     "Present",
     "Put",
+    "Recovery",
     "Rejected",
     "State",
     "counter",
     "counter_value",
     "key_sequence",
+    "open_owner",
+    "open_shared",
     "prefix_end",
     "stamped_key",
     "stamped_value",
     "value_sequence",
+    "verify_copies",
 ]

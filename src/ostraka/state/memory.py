@@ -34,10 +34,10 @@ class MemoryState:
         self._check_count(limit)
         low = bisect_left(self._keys, start)
         high = len(self._keys) if end is None else max(low, bisect_left(self._keys, end))
+        low, high = (max(low, high - limit), high) if reverse else (low, min(high, low + limit))
+        keys = self._keys[low:high]
         if reverse:
-            keys = self._keys[max(low, high - limit) : high][::-1]
-        else:
-            keys = self._keys[low : min(high, low + limit)]
+            keys.reverse()
         return [(key, self._rows[key]) for key in keys]
 
     def first(self, prefix: bytes) -> tuple[bytes, bytes] | None:

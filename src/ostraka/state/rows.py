@@ -42,9 +42,9 @@ def row_hash(key: bytes, value: bytes) -> int:
     return int.from_bytes(xxh3_128_digest(key + value, len(key)), "big")
 
 
-def checksum(data: bytes | bytearray | memoryview) -> int:
+def checksum(data: bytes | bytearray | memoryview, seed: int = 0) -> int:
     """The 64-bit checksum of headers, payloads and blocks."""
-    return xxh3_64_intdigest(data)
+    return xxh3_64_intdigest(data, seed)
 
 
 def encode_rows(rows: Iterable[Row]) -> bytes:

@@ -1,0 +1,116 @@
+"""Where the index lives: a directory with one LMDB file, replaced as a whole when it is built anew.
+
+``current`` holds the generation in use, 8 bytes that every process maps: a rebuild writes the file of the next
+generation and then that number, and everybody changes over at the next read or commit. ``index-<generation>.clean``
+is left by a clean stop: with it, and only with it, is an index used again without being rebuilt. It holds a checksum
+over all pages, since LMDB's pages carry none.
+"""
+
+import contextlib
+import mmap
+import os
+import re
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+from xxhash import xxh3_64_digest
+
+from ostraka.host import Files
+from ostraka.state.ordered import file_checksum
+from ostraka.state.rows import TRAILER_SIZE
+
+_NAME = re.compile(r"index-([0-9a-f]{8})\.(mdb|mdb-lock|clean)")
+_GENERATION_SIZE = 8
+
+
+class CleanStop(Struct, frozen=True, array_like=True):
+    """What the index was when it was closed with nobody else at it."""
+
+    store: bytes
+    commit: int
+    digest: bytes
+    size: int
+    checksum: int
+
+
+class IndexFiles:
+    """The files of one index directory, and the generation that all processes share."""
+
+    def __init__(self, files: Files, directory: Path) -> None:
+        self.files = files
+        self.directory = directory
+        files.mkdir(directory)
+        # Shared memory, not storage: what it says is worthless after a restart, and recovery writes it anew.
+        fd = os.open(directory / "current", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.fstat(fd).st_size != _GENERATION_SIZE:
+                os.ftruncate(fd, _GENERATION_SIZE)
+            self._map = mmap.mmap(fd, _GENERATION_SIZE)
+        finally:
+            os.close(fd)
+        self.shared = memoryview(self._map).cast("Q")  # shared[0]: the generation in use
+
+    def map_path(self, generation: int) -> Path:
+        return self.directory / f"index-{generation:08x}.mdb"
+
+    def next_generation(self) -> int:
+        """A number above every generation that has left files."""
+        found = [int(m[1], 16) for name in self.files.names(self.directory) if (m := _NAME.fullmatch(name))]
+        return max([*found, self.shared[0]]) + 1 if found else 1
+
+    def use(self, generation: int) -> None:
+        """From now on, every process uses that generation; older files go."""
+        self.shared[0] = generation
+        for name in self.files.names(self.directory):
+            match = _NAME.fullmatch(name)
+            if match and int(match[1], 16) != generation:
+                with contextlib.suppress(FileNotFoundError):
+                    self.files.unlink(self.directory / name)
+
+    def mark_clean(self, generation: int, stop: CleanStop) -> None:
+        data = msgspec.msgpack.encode(stop)
+        self.files.publish(self._clean_path(generation), data + xxh3_64_digest(data), mode=0o600)
+
+    def take_clean(self) -> tuple[int, CleanStop] | None:
+        """The generation that a clean stop left, if all its pages are as they were. The mark is gone afterwards."""
+        taken = None
+        for name in self.files.names(self.directory):
+            match = _NAME.fullmatch(name)
+            if not match or match[2] != "clean":
+                continue
+            generation = int(match[1], 16)
+            stop = self._read_clean(self.directory / name)
+            self.files.unlink(self.directory / name)
+            if stop is not None and self._pages_are(generation, stop):
+                taken = (generation, stop)
+        self.files.sync_directory(self.directory)  # the mark must not come back after the index was changed
+        return taken
+
+    def close(self) -> None:
+        self.shared.release()
+        self._map.close()
+
+    def _clean_path(self, generation: int) -> Path:
+        return self.directory / f"index-{generation:08x}.clean"
+
+    def _read_clean(self, path: Path) -> CleanStop | None:
+        raw = self.files.read(path)
+        data = raw[:-TRAILER_SIZE]
+        if xxh3_64_digest(data) != raw[-TRAILER_SIZE:]:
+            return None
+        with contextlib.suppress(msgspec.DecodeError):
+            return msgspec.msgpack.decode(data, type=CleanStop)
+        return None
+
+    def _pages_are(self, generation: int, stop: CleanStop) -> bool:
+        try:
+            fd = os.open(self.map_path(generation), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            return file_checksum(fd, stop.size) == stop.checksum
+        except OSError:
+            return False
+        finally:
+            os.close(fd)

@@ -1,0 +1,132 @@
+"""A copy made anew from others: for a disk that replaces another, and for a copy that lags or is damaged.
+
+The snapshot is copied, then everything in the log behind it goes into one new log file; both are read back before
+they take their names. The old files of that copy go last, when the new ones are durable, except those that would
+sort behind the new log and be taken for its continuation: they are set aside under another name first.
+"""
+
+import contextlib
+
+from ostraka.host import File, Host
+from ostraka.state.log import (
+    LogHeader,
+    LogReader,
+    Record,
+    ScanEnd,
+    encode_header,
+    encode_record,
+    log_name,
+    parse_log_name,
+    seed_of,
+)
+from ostraka.state.snapshot import (
+    STAGING_SUFFIX,
+    SnapshotHeader,
+    StagedFile,
+    opened,
+    parse_snapshot_name,
+    snapshot_name,
+    verify_file,
+    write_snapshot,
+)
+from ostraka.state.truth import Base, Copy, Truth
+
+_ASIDE_SUFFIX = ".aside"
+
+
+def format_copy(host: Host, store: bytes, copy: Copy, epoch: int) -> None:
+    """The empty state, as a snapshot of commit 0. OSError."""
+    host.files.mkdir(copy.path)
+    staged = StagedFile(host.files, copy.path, snapshot_name(0), host.random(4).hex())
+    try:
+        _, failed = write_snapshot(SnapshotHeader(store, epoch, 0, 0, 0), (), [staged])
+        for error in failed.values():
+            raise error
+        staged.publish(verify_file)
+    finally:
+        staged.discard()
+
+
+def reseed(host: Host, store: bytes, copy: Copy, truth: Truth, base: Base, epoch: int) -> None:
+    """Make the copy whole from others, up to the end of truth. Corrupt when the others are not; OSError."""
+    files, directory = host.files, copy.path
+    files.mkdir(directory)
+    source = base.verified()
+    old_names = files.names(directory)
+    if source.copy.disk != copy.disk:
+        staged = StagedFile(files, directory, snapshot_name(base.commit), host.random(4).hex())
+        try:
+            with opened(files, source.copy.path / source.snapshots[base.commit]) as reader:
+                for piece in reader.pieces():
+                    staged.write(piece)
+            staged.publish(verify_file)
+        finally:
+            staged.discard()
+    keep = {snapshot_name(base.commit)}
+    if truth.last > base.commit:
+        keep.add(write_log(host, store, copy, truth, base.commit + 1, epoch, aside=old_names))
+    for name in old_names:
+        if name not in keep and is_ours(name):
+            with contextlib.suppress(FileNotFoundError):
+                files.unlink(directory / name)
+            with contextlib.suppress(FileNotFoundError):
+                files.unlink(directory / (name + _ASIDE_SUFFIX))
+    files.sync_directory(directory)
+
+
+def write_log(
+    host: Host, store: bytes, copy: Copy, truth: Truth, first: int, epoch: int, aside: list[str] | None = None
+) -> str:
+    """One log file with the records from first to the end of truth; returns its name. Corrupt; OSError.
+
+    ``aside``: names whose log files are out of the way before the new one appears.
+    """
+    files, directory = host.files, copy.path
+    taken = [parsed[1] for name in files.names(directory) if (parsed := parse_log_name(name)) and parsed[0] == first]
+    name = log_name(first, max(taken, default=-1) + 1)
+    staged = StagedFile(files, directory, name, host.random(4).hex())
+    last = truth.last
+    try:
+        records = truth.records(first)
+        incarnation = host.random(16)
+        seed = seed_of(incarnation)
+        for number, record in enumerate(records):
+            if number == 0:
+                staged.write(encode_header(LogHeader(store, copy.disk, incarnation, epoch, first)))
+            staged.write(encode_record(record, seed))
+
+        def verify(file: File) -> None:
+            _verify_log(file, first, last)
+            for old in aside or ():
+                parsed = parse_log_name(old)
+                if parsed is not None and parsed > (first, 0):
+                    files.rename(directory / old, directory / (old + _ASIDE_SUFFIX))
+
+        staged.publish(verify)
+    finally:
+        staged.discard()
+    return name
+
+
+def _verify_log(file: File, first: int, last: int) -> None:
+    reader = LogReader(file)
+    reader.header()
+    expected = first
+    for found in reader.records():
+        if isinstance(found, ScanEnd):
+            break
+        record: Record = found.record
+        if found.skipped is not None or record.commit != expected:
+            break
+        expected += 1
+    if expected != last + 1:
+        raise OSError(f"a log file written just now reads back only to commit {expected - 1} of {last}")
+
+
+def is_ours(name: str) -> bool:
+    """Whether a file of a state directory was put there by the state."""
+    return (
+        parse_log_name(name) is not None
+        or parse_snapshot_name(name) is not None
+        or name.endswith((STAGING_SUFFIX, _ASIDE_SUFFIX))
+    )
