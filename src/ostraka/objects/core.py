@@ -1,0 +1,99 @@
+"""What all parts of the object core share: the doors below, the fence, and the debts of requests that failed.
+
+Every commit of a process carries a precondition on the row of its incarnation: once that row is removed, a process
+that was declared dead and lives on can change nothing (ENGINE 19).
+"""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+from ostraka.chunks.types import Chunks, Entry, Kind
+from ostraka.errors import Conflict, Corrupt, Full, Invalid, OstrakaError, Overloaded, Unavailable
+from ostraka.host import Host
+from ostraka.limits import Limits
+from ostraka.objects import rows
+from ostraka.objects.identity import Identity
+from ostraka.objects.locks import KeyLocks
+from ostraka.objects.pins import Pins
+from ostraka.state import Delete, Mutation, Operation, Precondition, Present, Put, Rejected, State
+
+FENCE = "fence"
+# after one of these a mutation was certainly not applied; after any other failure nobody knows
+CERTAINLY_NOT = (Conflict, Corrupt, Invalid, Overloaded, Full)
+
+
+def fenced() -> Unavailable:
+    return Unavailable("this process was declared dead, and may write no more; restart it", reason="fenced")
+
+
+def contended() -> Conflict:
+    return Conflict("others kept changing the same key; try again", reason="contention")
+
+
+class Core:
+    """State, chunks and seams of one process, and the tasks and debts that outlive a request."""
+
+    def __init__(
+        self,
+        state: State,
+        chunks: Chunks,
+        *,
+        limits: Limits,
+        host: Host,
+        identity: Identity,
+        incarnation: bytes,
+        pins: Pins,
+        executor: Executor | None,
+    ) -> None:
+        assert len(incarnation) == rows.ID_SIZE
+        self.state = state
+        self.chunks = chunks
+        self.limits = limits
+        self.host = host
+        self.identity = identity
+        self.incarnation = incarnation
+        self.pins = pins
+        self.executor = executor
+        self.locks = KeyLocks()
+        self.fence = Present(rows.INCARNATION + incarnation, FENCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._owed: dict[bytes, None] = {}  # manifests that are ours to give up, once the state lets us
+
+    async def commit(self, preconditions: Sequence[Precondition], operations: Sequence[Operation]) -> int:
+        """Commit one mutation under the fence; returns its sequence. Raises Rejected for the caller's own tags."""
+        try:
+            return (await self.state.commit(Mutation((self.fence, *preconditions), operations))).sequence
+        except Rejected as refusal:
+            if refusal.tag == FENCE:
+                raise fenced() from refusal
+            raise
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run clean-up that must not hold back an answer; `settle` waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def settle(self) -> None:
+        """Wait for all clean-up, then try once more to give up what could not be given up."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        for manifest in list(self._owed):
+            await self.give_up(manifest)
+
+    async def give_up(self, manifest: bytes) -> None:
+        """Queue a pending manifest of ours as dead, unless it was made visible or never was there."""
+        key = rows.pending_key(self.incarnation, manifest)
+        dead = rows.DeadRecord((Entry(Kind.MANIFEST, manifest, 0, 0),))
+        self._owed[manifest] = None
+        try:
+            await self.commit(
+                [Present(key, "pending")], [Delete(key), Put(rows.DEAD, rows.encode(dead), stamp_key=True)]
+            )
+        except Rejected:
+            pass
+        except OstrakaError:
+            return  # stays owed; and if this process ends before, its incarnation's rows are found by the collector
+        self._owed.pop(manifest, None)
