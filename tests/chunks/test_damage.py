@@ -106,6 +106,24 @@ async def test_a_reader_that_stops_early_leaves_no_task(rig) -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def test_a_reader_that_leaves_does_not_wait_for_a_disk_that_hangs(rig) -> None:
+    entry = await rig.store(rig.noise(64 * KIB))
+    read, hung = rig.pool.read, asyncio.Event()
+
+    async def hanging(stripe, offset, length):
+        if offset > 10 * KIB:
+            hung.set()
+            await asyncio.get_running_loop().create_future()
+        return await read(stripe, offset, length)
+
+    rig.pool.read = hanging
+    pieces = rig.chunks.read(entry, 0, 64 * KIB)
+    assert len(await anext(pieces))
+    await hung.wait()
+    await pieces.aclose()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_an_error_in_the_middle_comes_after_good_bytes_and_never_after_wrong_ones(rig) -> None:
     body = rig.noise(64 * KIB)
     entry = await rig.store(body)

@@ -2,9 +2,21 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
-from ostraka.chunks.rows import CHUNKS, PACKS, ZERO, chunk_counter_key, chunk_key, decode_pack, named, pack_key
+from ostraka.chunks.rows import (
+    CHUNKS,
+    PACKS,
+    SLOT_COUNTERS,
+    ZERO,
+    chunk_counter_key,
+    chunk_key,
+    decode_pack,
+    encode,
+    named,
+    pack_key,
+)
 from ostraka.errors import Corrupt
 from ostraka.limits import KIB
 from ostraka.pools.types import Owner
@@ -80,8 +92,9 @@ async def test_a_chunk_that_is_referred_to_again_leaves_the_queue(rig) -> None:
     assert await rig.read(entry) == body
 
 
-async def test_a_reference_that_lands_between_look_and_commit_saves_the_chunk(rig) -> None:
-    """The collector decides by its commit, not by what it saw."""
+@pytest.mark.parametrize("and_dropped", [False, True])
+async def test_a_reference_that_lands_between_look_and_commit_saves_the_chunk(rig, and_dropped: bool) -> None:
+    """The collector decides by its commit, not by what it saw; even a life that ended again may have readers."""
     body = rig.noise(SIZE)
     entry = await rig.store(body)
     await rig.drop(entry)
@@ -93,12 +106,47 @@ async def test_a_reference_that_lands_between_look_and_commit_saves_the_chunk(ri
         if any(isinstance(op, Delete) for mutation in mutations for op in mutation.operations):
             rig.state.commit_many = commit_many
             await rig.store(body)
+            if and_dropped:
+                await rig.drop(entry)
         return await commit_many(mutations)
 
     rig.state.commit_many = late
     assert await rig.chunks.sweep(100) == 0
     assert rig.state.commit_many == commit_many
     assert await rig.read(entry) == body
+
+
+async def test_a_repair_during_a_rewrite_makes_it_void(rig) -> None:
+    bodies = [rig.noise(1000) for _ in range(6)]
+    entries = await asyncio.gather(*(rig.store(body) for body in bodies))
+    await rig.drop(*entries[:4])
+    await rig.chunks.sweep(100)
+    pass_time(rig)
+    rig.pool.may_write.clear()
+    sweep = asyncio.ensure_future(rig.chunks.sweep(100))
+    await rig.until(lambda: rig.pool.reads)
+    key = pack_key(entries[0].id)
+    row = decode_pack(rig.state.get(key))
+    moved = msgspec.structs.replace(row, stripe=rig.pool.move(row.stripe))
+    await rig.state.commit(Mutation((), [Put(key, encode(moved))]))
+    rig.pool.may_write.set()
+    assert await sweep == 0
+    assert list(rig.pool.bodies()) == [moved.stripe.write_id]
+    assert await rig.read(entries[5]) == bodies[5]
+
+
+async def test_a_slot_that_was_copied_and_dropped_costs_no_row_any_more(rig) -> None:
+    entry = await rig.store(rig.noise(100))
+    await rig.refer(entry, entry)
+    assert len(rig.rows(SLOT_COUNTERS)) == 1
+    await rig.drop(entry)
+    await rig.drop(entry)
+    assert rig.rows(SLOT_COUNTERS) == {}
+    assert len(await rig.read(entry)) == 100
+    await rig.refer(entry)
+    await rig.drop(entry, entry)
+    await rig.sweep_all()
+    assert rig.rows() == rig.pool.bodies() == {}
 
 
 async def test_two_collectors_free_everything_once(rig) -> None:
