@@ -1,0 +1,47 @@
+"""The worked examples of docs/format/ are what the code reads and writes."""
+
+import re
+from pathlib import Path
+
+from ostraka.chunks import frames, packs, rows
+
+FORMATS = Path(__file__).parents[2] / "docs" / "format"
+PLAIN = b"a" * 64 + bytes(range(64)) + b"the end."
+
+
+def hex_examples(page: str) -> list[bytes]:
+    blocks = re.findall(r"```hex\n(.*?)```", (FORMATS / page).read_text(), re.S)
+    return [b"".join(bytes.fromhex(line.split("  ", 1)[1]) for line in block.splitlines()) for block in blocks]
+
+
+def test_chunk_page() -> None:
+    body, value = hex_examples("chunk.md")
+    row = rows.decode_chunk(value)
+    assert rows.encode(row) == value
+    assert (row.length, row.frame_size, row.stripe.length) == (136, 64, len(body))
+    table = frames.parse(body[: row.table_size], row.length, row.stripe.length)
+    assert list(table.codecs) == [1, 0, 0]
+    pieces = frames.open_frames(memoryview(body)[row.table_size :], table, 0, 3)
+    assert b"".join(pieces) == PLAIN
+    room = memoryview(bytearray(row.table_size) + PLAIN)
+    assert frames.build(room, row.table_size, len(PLAIN), 64).body == body
+
+
+def test_chunk_page_tells_where_the_fields_are() -> None:
+    body = hex_examples("chunk.md")[0]
+    size = int.from_bytes(body[20:24], "big")
+    count = int.from_bytes(body[12:16], "big")
+    assert (body[:4], body[4], body[5]) == (b"OSTc", 1, 0)
+    assert (size, count) == (128, 3)
+    assert [int.from_bytes(body[32 + 16 * n : 36 + 16 * n], "big") for n in range(count)] == [17, 64, 8]
+
+
+def test_pack_page() -> None:
+    body, value = hex_examples("pack.md")
+    row = rows.decode_pack(value)
+    assert rows.encode(row) == value
+    slots = packs.parse(body)
+    assert slots == rows.slots_of(row)
+    plain = [packs.open_slot(memoryview(body)[s.offset : s.offset + s.stored], s) for s in slots]
+    assert plain == [b"a small body", b"b" * 600]
+    assert packs.build([b"a small body", b"b" * 600]).body == body
