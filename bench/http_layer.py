@@ -91,7 +91,9 @@ def wrk(name: str, port: int, seconds: float, pipe: Connection, script: str = ""
         lua.write(script)
         lua.flush()
         command = ["taskset", "-c", "1", "wrk", "-t1", "-c32", f"-d{int(seconds)}s", "-s", lua.name]
-        out = subprocess.run([*command, f"http://127.0.0.1:{port}/b/k"], capture_output=True, text=True, check=True).stdout
+        out = subprocess.run(
+            [*command, f"http://127.0.0.1:{port}/b/k"], capture_output=True, text=True, check=True
+        ).stdout
     match = re.search(r"Requests/sec:\s*([0-9.]+)", out)
     total = re.search(r"(\d+) requests in", out)
     assert match and total, out
@@ -121,7 +123,9 @@ def stream(name: str, port: int, pipe: Connection, *, upload: bool) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seconds", type=float, default=3)
-    options.add_argument("--profile", action="store_true", help="run the server under cProfile (figures are then worthless)")
+    options.add_argument(
+        "--profile", action="store_true", help="run the server under cProfile (figures are then worthless)"
+    )
     options.add_argument("--only", default="", help="run what has this in its name")
     chosen = options.parse_args()
     pipe, theirs = multiprocessing.Pipe()

@@ -50,10 +50,12 @@ class Body:
 
     def read_now(self) -> bytes | None:
         """The rest of the body if all of it is here already, else None; never waits, never asks for more."""
+        if self.error is not None:
+            return None
         if self.finished:
             return b""
         run, connection = self._run, self._connection
-        if connection is None or self._chunks is not None or self.error is not None:
+        if connection is None or self._chunks is not None:
             return None
         start = connection.pos
         if len(connection.tail) - start < run:
@@ -86,7 +88,7 @@ class Body:
         if data is not None and len(data) <= max_size:
             return data
         if data is not None or (self.length is not None and self._run > max_size):
-            raise TooLarge(f"body is larger than {max_size} bytes", reason="body")
+            raise self._too_large(max_size)
         if self.length is not None:
             buffer = bytearray(self._run)
             size = await self.fill(memoryview(buffer))
@@ -95,9 +97,14 @@ class Body:
         async for part in self.chunks(min(max_size + 1, 1 << 16)):
             size += len(part)
             if size > max_size:
-                raise TooLarge(f"body is larger than {max_size} bytes", reason="body")
+                raise self._too_large(max_size)
             parts.append(part)
         return b"".join(parts)
+
+    def _too_large(self, max_size: int) -> TooLarge:
+        error = TooLarge(f"body is larger than {max_size} bytes", reason="body")
+        self.error = self.error or error
+        return error
 
     async def chunks(self, size: int = 1 << 18) -> AsyncIterator[bytes]:
         """Pieces of ``size`` bytes, the last one shorter."""
@@ -129,9 +136,10 @@ class Body:
         self.took(size)
 
     async def discard(self, scratch: memoryview) -> None:
-        """Receive the rest into ``scratch``, which nobody looks at."""
+        """Receive the rest into ``scratch``, which nobody looks at; nobody can read it any more."""
         while not self.finished:
             await self._read(scratch, whole=False)
+        self.error = Truncated("the body was not read while its exchange lasted", reason="ended")
 
     def detach(self, error: Exception) -> None:
         """The exchange is over: whoever kept this body must not read from the next request."""

@@ -71,7 +71,7 @@ class Fields:
 
 
 def render_head(status: int, fields: Fields, framing: str) -> bytes:
-    """The whole head; ``framing`` is whole lines: length, coding, connection. Raises BadResponse for what is not text."""
+    """The whole head; ``framing`` is whole lines: length, coding, connection. BadResponse for what is not text."""
     status_line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Status\r\n"
     try:
         return f"{status_line}{fields.stamp}{fields.text}{framing}\r\n".encode()
