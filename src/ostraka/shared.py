@@ -8,6 +8,8 @@ word is 8 bytes, aligned, and written whole. Nothing here survives the processes
 import mmap
 from collections.abc import Callable
 
+from ostraka.metrics import Board
+
 NOBODY = 2**64 - 1  # in a pin's word: no reader
 
 
@@ -86,6 +88,48 @@ class Pins:
         return min(self._words.words)
 
 
-def clear_pins(words: SharedWords, row: int) -> None:
-    """The process of that row is gone: its readers are too."""
-    words.words[row] = NOBODY
+class Incarnations:
+    """Which processes of a store are alive, by the id that their uncommitted writes carry (ENGINE 19).
+
+    A process registers itself when it opens the store; the supervisor clears the row once it has buried the process,
+    which is certain knowledge, unlike a heartbeat that stays away.
+    """
+
+    __slots__ = ("_words",)
+
+    def __init__(self, rows: int = 1) -> None:
+        self._words = SharedWords(rows, 2)
+
+    def register(self, row: int, incarnation: bytes) -> None:
+        """This process is alive. ``incarnation``: 16 bytes."""
+        self._words.words[2 * row] = int.from_bytes(incarnation[:8], "big")
+        self._words.words[2 * row + 1] = int.from_bytes(incarnation[8:], "big")
+
+    def clear(self, row: int) -> None:
+        """The process of that row is gone for certain."""
+        self._words.words[2 * row] = self._words.words[2 * row + 1] = 0
+
+    def alive(self) -> set[bytes]:
+        """All that are registered."""
+        words = self._words.words
+        return {
+            words[i].to_bytes(8, "big") + words[i + 1].to_bytes(8, "big") for i in range(0, len(words), 2) if words[i]
+        }
+
+
+class Shared:
+    """Everything that the processes of one store share in memory. ``rows``: one for each process."""
+
+    __slots__ = ("board", "epoch", "incarnations", "pins", "rows")
+
+    def __init__(self, rows: int, board: Board) -> None:
+        self.rows = rows
+        self.epoch = SharedEpoch()
+        self.pins = SharedWords(rows, 1, NOBODY)
+        self.incarnations = Incarnations(rows)
+        self.board = board
+
+    def bury(self, row: int) -> None:
+        """The process of that row is gone: it reads nothing any more, and will commit nothing."""
+        self.pins.words[row] = NOBODY
+        self.incarnations.clear(row)

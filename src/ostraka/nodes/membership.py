@@ -82,7 +82,6 @@ class Membership:
         word: EpochWord | None = None,
         *,
         lock_path: Path | None = None,
-        open_disk: Callable[[int, Path], Disk] | None = None,
     ) -> None:
         self.store_id = store_id
         self.epoch = epoch
@@ -93,7 +92,7 @@ class Membership:
         self._seen = self._word.load()
         self._lock = threading.RLock()
         self._lock_path = lock_path
-        self._open_disk = open_disk
+        self.open_disk: Callable[[int, Path], Disk] | None = None  # for a disk that another process brought in
         self.read_only = ""  # why, when the store must not be written
         self.on_change: list[Callable[[Epoch], None]] = []
         self._up: tuple[Disk, ...] = ()
@@ -210,6 +209,7 @@ class Membership:
             self.paths[number] = path
             if disk is not None:
                 self._disks[number] = disk
+            self._recompute()
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -239,9 +239,9 @@ class Membership:
         path = Path(member.path)
         try:
             block = superblock.read(self._host.files, path)
-            if block is None or block.disk_id != member.disk_id or self._open_disk is None:
+            if block is None or block.disk_id != member.disk_id or self.open_disk is None:
                 return
-            self._disks[member.number] = self._open_disk(member.number, path)
+            self._disks[member.number] = self.open_disk(member.number, path)
             self.paths[member.number] = path
         except (OSError, OstrakaError) as e:
             log.error("disk %d (%s) cannot be opened: %s", member.number, path, e)

@@ -179,6 +179,7 @@ def perform_here(
 
     async def perform() -> dict[str, Any]:
         async with open_here(directories, existing=True) as store:
-            return await OPERATIONS[command](store, progress, **arguments)
+            result: dict[str, Any] = await OPERATIONS[command](store, progress, **arguments)
+            return result
 
     return asyncio.run(perform())

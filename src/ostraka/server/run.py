@@ -2,12 +2,11 @@
 
 import contextlib
 import logging
-import multiprocessing
 import os
+import socket
 import ssl
 import sys
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -17,16 +16,15 @@ from ostraka.errors import Invalid, OstrakaError, Unavailable
 from ostraka.host import Host
 from ostraka.limits import LIMITS, Limits
 from ostraka.log import setup
-from ostraka.server.supervisor import Child, Supervisor, become_child, bind
-from ostraka.server.worker import jobs_main, worker_main
-from ostraka.shared import clear_pins
+from ostraka.server.observe import METRICS
+from ostraka.server.supervisor import Child, Supervisor, bind
+from ostraka.server.worker import owner_main, worker_main
+from ostraka.shared import Shared
 from ostraka.store.keys import NAME as KEYS_NAME
-from ostraka.store.recovery import Recovered, hold, recover
-from ostraka.store.store import Shared
+from ostraka.store.recovery import Recovered, hold
+from ostraka.store.store import new_shared
 
 log = logging.getLogger("ostraka.server")
-
-ANSWER_SIZE_MAX = 16 << 20
 
 
 def run(config: ServeConfig, limits: Limits = LIMITS) -> int:
@@ -37,45 +35,75 @@ def run(config: ServeConfig, limits: Limits = LIMITS) -> int:
     if not config.directories:
         raise Invalid("no directory was named: ostraka serve DIR [DIR...]", reason="directories")
     address, port = parse_listen(config.listen)
-    check_tls(config)
-    host = Host()
-    workers = config.workers or len(os.sched_getaffinity(0))
+    tls = check_tls(config)
+    count = config.workers or len(os.sched_getaffinity(0))
     paths = [Path(d).absolute() for d in config.directories]
     with contextlib.ExitStack() as stack:
-        stack.enter_context(hold(paths, host))
-        try:
-            sockets = bind(address, port, workers)
-        except OSError as e:
-            raise Unavailable(
-                f"cannot listen on {config.listen}: {e.strerror or e}; choose another --listen, or stop what is there",
-                reason="listen",
-            ) from None
+        stack.enter_context(hold(paths, Host(), make=not config.existing))
+        sockets = _listen(config, address, port, count)
         for sock in sockets:
             stack.callback(sock.close)
-        recovered = _recover_in_child(config, paths, limits)
-        shared = Shared(rows=workers + 1)
-        supervisor = Supervisor(config, limits)
-        state = {"recovered": recovered}
-
-        def again() -> None:
-            state["recovered"] = _recover_in_child(config, paths, limits)
-
-        def make(row: int) -> Child:
-            if row == workers:
-                return Child("jobs", lambda ready: jobs_main(config, state["recovered"], shared, row, limits, ready))
-            sock = sockets[row]
-            return Child(
-                f"worker {row + 1}",
-                lambda ready: worker_main(config, state["recovered"], shared, row, limits, sock, ready),
-            )
-
-        supervisor.children = [make(row) for row in range(workers + 1)]
-        rows = {c.name: row for row, c in enumerate(supervisor.children)}
-        supervisor.recover = again
-        supervisor.on_gone = lambda child: clear_pins(shared.pins, rows[child.name])
+        shared = new_shared(count + 1, METRICS)
         url = _url(config, address, sockets[0].getsockname()[1])
-        supervisor.on_all_ready = lambda: announce(config, url, recovered, workers)
-        return supervisor.run()
+        return _Service(config, paths, shared, sockets, tls, limits, url).supervisor.run()
+
+
+class _Service:
+    """The children of one `ostraka serve`, and what the owner found out for the workers."""
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        paths: list[Path],
+        shared: Shared,
+        sockets: list[socket.socket],
+        tls: ssl.SSLContext | None,
+        limits: Limits,
+        url: str,
+    ) -> None:
+        self.config, self.paths, self.shared, self.limits, self.url = config, paths, shared, limits, url
+        self.recovered: Recovered | None = None
+        workers = [self._worker(row, sock, tls) for row, sock in enumerate(sockets)]
+        self.supervisor = Supervisor(
+            Child("owner", len(sockets), self._own),
+            workers,
+            limits,
+            recovered=self._heard,
+            all_ready=lambda: announce(config, url, self._known(), len(workers)),
+            buried=lambda child: shared.bury(child.row),
+        )
+
+    def _worker(self, row: int, sock: socket.socket, tls: ssl.SSLContext | None) -> Child:
+        def main(ready: int) -> None:
+            worker_main(self.config, self._known(), self.shared, row, self.limits, sock, tls, ready)
+
+        return Child(f"worker {row + 1}", row, main)
+
+    def _own(self, ready: int) -> None:
+        known = None if self.supervisor.recovering else self._known()
+        owner_main(self.config, self.paths, known, self.shared, self.supervisor.owner.row, self.limits, ready)
+
+    def _known(self) -> Recovered:
+        assert self.recovered is not None
+        return self.recovered
+
+    def _heard(self, message: bytes) -> None:
+        if message[:1] == b"-":
+            kind, text, reason = msgspec.msgpack.decode(message[1:], type=tuple[str, str, str])
+            raise getattr(errors, kind, OstrakaError)(text, reason=reason)
+        self.recovered = msgspec.msgpack.decode(message[1:], type=Recovered)
+        for warning in self.recovered.warnings:
+            log.warning("%s", warning)
+
+
+def _listen(config: ServeConfig, address: str, port: int, count: int) -> list[socket.socket]:
+    try:
+        return bind(address, port, count)
+    except OSError as e:
+        raise Unavailable(
+            f"cannot listen on {config.listen}: {e.strerror or e}; choose another --listen, or stop what is there",
+            reason="listen",
+        ) from None
 
 
 def check_tls(config: ServeConfig) -> ssl.SSLContext | None:
@@ -102,77 +130,31 @@ def _url(config: ServeConfig, address: str, port: int) -> str:
 
 def announce(config: ServeConfig, url: str, recovered: Recovered, workers: int) -> None:
     """Say where the store is: one JSON line, or some words for a person. Secrets go to a terminal only."""
-    keys_file = str(Path(next(iter(recovered.present.values()))) / KEYS_NAME)
-    k, m = recovered.k, recovered.m
+    keys, epoch = recovered.keys, recovered.epoch
+    keys_file = str(Path(recovered.index).parent / KEYS_NAME)
     if config.json:
         line = {
             "url": url,
-            "ec": f"{k}+{m}",
-            "disks": len(recovered.present) + len(recovered.missing),
+            "ec": f"{epoch.k}+{epoch.m}",
+            "disks": len(epoch.members),
             "missing": sorted(recovered.missing),
             "workers": workers,
             "region": config.region,
-            "credentials": keys_file if recovered.generated else "set",
+            "credentials": keys_file if keys.generated else "set",
             "pid": os.getpid(),
         }
         sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
         sys.stdout.flush()
         return
-    out = [f"Ostraka serves {url}  (S3, region {config.region}, {workers} workers)"]
-    disks = len(recovered.present) + len(recovered.missing)
+    out = [f"Ostraka serves {url}  (S3, region {config.region}, workers: {workers})"]
+    disks = len(epoch.members)
     lost = f", {len(recovered.missing)} missing" if recovered.missing else ""
-    safety = "one copy: a lost disk is lost data" if m == 0 else f"any {m} may be lost"
-    out.append(f"{disks} disk{'s' if disks > 1 else ''}{lost}, erasure coding {k}+{m} ({safety})")
-    if recovered.generated:
-        if sys.stdout.isatty():
-            out.append(f"access key  {recovered.root_access_key}")
-            out.append(f"secret key  {recovered.root_secret_key}")
-        else:
-            out.append(f"credentials are in {keys_file}")
+    safety = "one copy: a lost disk is lost data" if epoch.m == 0 else f"any {epoch.m} may be lost"
+    out.append(f"{disks} disk{'s' if disks > 1 else ''}{lost}, erasure coding {epoch.k}+{epoch.m} ({safety})")
+    if keys.generated and sys.stdout.isatty():
+        out.append(f"access key  {keys.root_access_key}")
+        out.append(f"secret key  {keys.root_secret_key}")
+    elif keys.generated:
+        out.append(f"the root credentials are in {keys_file}")
     sys.stdout.write("\n".join(out) + "\n")
     sys.stdout.flush()
-
-
-def _recover_in_child(config: ServeConfig, paths: list[Path], limits: Limits) -> Recovered:
-    """Recover the store in a process of its own, which a damaged index or a dead disk may kill without harm to us."""
-    root = (config.root_access_key, config.root_secret_key) if config.root_access_key else None
-    read, write = multiprocessing.Pipe(duplex=False)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid == 0:
-        read.close()
-
-        def main() -> None:
-            try:
-                answer: Any = recover(paths, ec=config.ec, existing=config.existing, root=root, limits=limits)
-                write.send_bytes(b"+" + msgspec.msgpack.encode(answer))
-            except OstrakaError as e:
-                write.send_bytes(b"-" + msgspec.msgpack.encode((type(e).__name__, e.message, e.reason)))
-
-        become_child("recovery", main)
-    write.close()
-    try:
-        answer = read.recv_bytes(ANSWER_SIZE_MAX)
-    except EOFError:
-        answer = b""
-    finally:
-        read.close()
-        _, status = os.waitpid(pid, 0)
-    if answer[:1] == b"+":
-        recovered = msgspec.msgpack.decode(answer[1:], type=Recovered)
-        for warning in recovered.warnings:
-            log.warning("%s", warning)
-        return recovered
-    if answer[:1] == b"-":
-        kind, message, reason = msgspec.msgpack.decode(answer[1:], type=tuple[str, str, str])
-        raise getattr(errors, kind, OstrakaError)(message, reason=reason)
-    raise Unavailable(
-        f"the recovery of the store ended with {_describe(status)}; a disk may be failing: see the kernel's log",
-        reason="recovery",
-    )
-
-
-def _describe(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    return f"signal {-code}" if code < 0 else f"status {code}"

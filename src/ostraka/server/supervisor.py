@@ -1,8 +1,8 @@
 """The process that `ostraka serve` is: it owns the store's lock and the listening sockets, and keeps workers running.
 
 It opens no state and maps no file of the store, so that a disk that dies under a memory map can kill a worker but
-never the supervisor. Everything it needs to know about the store is found out by a child (`recover`), which ends
-before the first worker starts. Workers are forked from here after all modules are imported: a start costs
+never the supervisor. The first child, the owner, recovers the store, then runs its jobs, and closes it after all
+others. Workers start when it is ready. All are forked from here after the modules are imported: a start costs
 milliseconds, and what they share is shared.
 
 A worker that dies is replaced. One that dies of SIGBUS or SIGSEGV may have met a damaged index or a dead disk: then all
@@ -23,7 +23,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
 
-from ostraka.config import ServeConfig
 from ostraka.errors import OstrakaError, Unavailable
 from ostraka.limits import Limits
 
@@ -31,6 +30,7 @@ log = logging.getLogger("ostraka.server")
 
 FAST_DEATH_SECONDS = 2.0  # a child that dies sooner than this after its start counts as failing to start
 FAST_DEATHS_MAX = 5
+MESSAGE_SIZE_MAX = 16 << 20  # of what a child says when it is ready
 BACKOFF_SECONDS_MAX = 10.0
 MEMORY_FAULTS = (signal.SIGBUS, signal.SIGSEGV)
 PR_SET_PDEATHSIG = 1
@@ -38,10 +38,15 @@ PR_SET_PDEATHSIG = 1
 
 @dataclass(slots=True)
 class Child:
-    """One forked process and what it is for."""
+    """One forked process and what it is for.
+
+    ``main`` gets a descriptor: it writes one message there and closes it, beginning with ``+`` when it is ready and
+    with ``-`` when it cannot be.
+    """
 
     name: str
-    main: Callable[[int], None]  # gets the descriptor on which it says that it is ready
+    row: int  # its row in shared memory
+    main: Callable[[int], None]
     pid: int = 0
     ready: bool = False
     started: float = 0.0
@@ -52,19 +57,37 @@ class Child:
 
 
 class Supervisor:
-    """Runs children until it is told to stop."""
+    """Runs one owner, which recovers the store and stays, and the workers, until it is told to stop.
 
-    def __init__(self, config: ServeConfig, limits: Limits) -> None:
-        self.config = config
+    ``recovered(message)`` is called with what the owner said when it was ready, and raises if that is bad news;
+    ``all_ready`` once, when all are; ``buried(child)`` after each end of a child.
+    """
+
+    def __init__(
+        self,
+        owner: Child,
+        workers: list[Child],
+        limits: Limits,
+        *,
+        recovered: Callable[[bytes], None],
+        all_ready: Callable[[], None],
+        buried: Callable[[Child], None],
+    ) -> None:
+        self.owner = owner
+        self.workers = workers
         self.limits = limits
-        self.children: list[Child] = []
-        self.on_all_ready: Callable[[], None] = lambda: None
-        self.on_gone: Callable[[Child], None] = lambda child: None
-        self.recover: Callable[[], None] = lambda: None
+        self._recovered = recovered
+        self._all_ready = all_ready
+        self._buried = buried
+        self.recovering = False  # what an owner that is forked now has to do first
         self._stopping = False
         self._announced = False
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    @property
+    def children(self) -> list[Child]:
+        return [self.owner, *self.workers]
 
     # -- running
 
@@ -78,18 +101,52 @@ class Supervisor:
         gc.collect()
         gc.freeze()
         try:
-            for child in self.children:
-                self._start(child)
+            self._recover()
             while not self._stopping:
+                self._start_due()
                 self._wait(self._seconds_to_next_start())
-                self._reap()
-                self._restart_due()
+                if self._reap() and not self._stopping:
+                    log.error("a process met unreadable memory: the store is recovered before it is served again")
+                    self._stop_all()
+                    self._recover_until_it_works()
             return 0
         finally:
             self._stop_all()
 
     def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
+
+    def _recover(self) -> None:
+        """Start the owner and wait until it has recovered the store. Raises what it said if it could not."""
+        owner = self.owner
+        self.recovering = True
+        self._start(owner)
+        self.recovering = False
+        while owner.pipe >= 0 and not self._stopping:
+            self._wait(None)
+        if self._stopping:
+            return
+        if not owner.said:
+            _, status = os.waitpid(owner.pid, 0)
+            owner.pid = 0
+            self._buried(owner)
+            raise Unavailable(
+                f"the recovery of the store ended with {_describe(status)}; a disk may be failing: see the kernel log",
+                reason="recovery",
+            )
+        self._recovered(owner.said)
+
+    def _recover_until_it_works(self) -> None:
+        pause = 0.5
+        while not self._stopping:
+            try:
+                self._recover()
+                return
+            except OstrakaError as e:
+                log.error("the store cannot be recovered yet: %s", e)
+                self._wait(pause)
+                self._reap()
+                pause = min(BACKOFF_SECONDS_MAX, pause * 2)
 
     def _seconds_to_next_start(self) -> float | None:
         waiting = [c.not_before for c in self.children if not c.pid]
@@ -104,18 +161,23 @@ class Supervisor:
                 self._listen_to(key.data)
 
     def _listen_to(self, child: Child) -> None:
-        data = os.read(child.pipe, 4096)
-        if not data:
+        data = os.read(child.pipe, 1 << 16)
+        child.said += data
+        if data and len(child.said) <= MESSAGE_SIZE_MAX:
+            return
+        self._close_pipe(child)
+        child.ready = child.said.startswith(b"+")
+        if child.ready:
+            child.fast_deaths = 0
+        if not self._announced and all(c.ready for c in self.children):
+            self._announced = True
+            self._all_ready()
+
+    def _close_pipe(self, child: Child) -> None:
+        if child.pipe >= 0:
             self._selector.unregister(child.pipe)
             os.close(child.pipe)
             child.pipe = -1
-            return
-        child.said += data
-        child.ready = True
-        child.fast_deaths = 0
-        if not self._announced and all(c.ready for c in self.children):
-            self._announced = True
-            self.on_all_ready()
 
     # -- children
 
@@ -133,68 +195,59 @@ class Supervisor:
         child.pipe = read
         self._selector.register(read, selectors.EVENT_READ, child)
 
-    def _reap(self) -> None:
+    def _reap(self) -> bool:
+        """Bury the dead; whether one of them met unreadable memory."""
         fault = False
         for child in self.children:
-            if not child.pid:
-                continue
-            pid, status = os.waitpid(child.pid, os.WNOHANG)
-            if not pid:
-                continue
-            fault = self._bury(child, status) in MEMORY_FAULTS or fault
-        if fault and not self._stopping:
-            log.error("a worker met unreadable memory: the store is recovered before it is served again")
-            self._stop_all()
-            self._recover_again()
+            if child.pid and os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                _, status = os.waitpid(child.pid, 0)
+                fault = self._bury(child, status) in MEMORY_FAULTS or fault
+        return fault
 
     def _bury(self, child: Child, status: int) -> int:
         """Note a death; returns the signal that caused it, or 0."""
-        if child.pipe >= 0:
-            self._selector.unregister(child.pipe)
-            os.close(child.pipe)
-            child.pipe = -1
+        while child.pipe >= 0:  # what it said last, up to the end that its death made
+            self._listen_to(child)
         code = os.waitstatus_to_exitcode(status)
         lived = time.monotonic() - child.started
         if not self._stopping:
-            how = f"signal {-code}" if code < 0 else f"status {code}"
-            log.error("%s (process %d) ended with %s after %.1f s and is replaced", child.name, child.pid, how, lived)
+            log.error(
+                "%s (process %d) ended with %s after %.1f s and is replaced",
+                child.name,
+                child.pid,
+                _describe(status),
+                lived,
+            )
         child.pid = 0
         child.fast_deaths = child.fast_deaths + 1 if lived < FAST_DEATH_SECONDS and not child.ready else 0
+        self._buried(child)
         if child.fast_deaths >= FAST_DEATHS_MAX:
             self._stopping = True
             raise Unavailable(f"{child.name} cannot start: it ended {child.fast_deaths} times at once", reason="worker")
         pause = min(BACKOFF_SECONDS_MAX, 0.1 * 2**child.fast_deaths) if child.fast_deaths else 0.0
         child.not_before = time.monotonic() + pause
-        self.on_gone(child)
         return -code if code < 0 else 0
 
-    def _recover_again(self) -> None:
-        pause = 0.5
-        while not self._stopping:
-            try:
-                self.recover()
-                break
-            except OstrakaError as e:
-                log.error("the store cannot be recovered yet: %s", e)
-                self._wait(pause)
-                pause = min(BACKOFF_SECONDS_MAX, pause * 2)
-
-    def _restart_due(self) -> None:
+    def _start_due(self) -> None:
         now = time.monotonic()
         for child in self.children:
             if not child.pid and child.not_before <= now and not self._stopping:
                 self._start(child)
 
     def _stop_all(self) -> None:
-        """Ask all children to finish what they are doing; after the deadline, end them."""
-        for child in self.children:
+        """Workers finish what they are doing, then the owner closes the store; after the deadline, they are ended."""
+        self._stop(self.workers)
+        self._stop([self.owner])
+
+    def _stop(self, children: list[Child]) -> None:
+        for child in children:
             if child.pid:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child.pid, signal.SIGTERM)
         deadline = time.monotonic() + self.limits.shutdown_seconds_max + 2.0
-        while any(c.pid for c in self.children):
+        while any(c.pid for c in children):
             left = deadline - time.monotonic()
-            for child in self.children:
+            for child in children:
                 if not child.pid:
                     continue
                 if left <= 0:
@@ -204,13 +257,15 @@ class Supervisor:
                 pid, _ = os.waitpid(child.pid, 0 if left <= 0 else os.WNOHANG)
                 if pid:
                     child.pid = 0
-                    self.on_gone(child)
-                    if child.pipe >= 0:
-                        self._selector.unregister(child.pipe)
-                        os.close(child.pipe)
-                        child.pipe = -1
-            if any(c.pid for c in self.children) and left > 0:
+                    self._close_pipe(child)
+                    self._buried(child)
+            if any(c.pid for c in children) and left > 0:
                 self._wait(min(left, 1.0))
+
+
+def _describe(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return f"signal {-code}" if code < 0 else f"status {code}"
 
 
 def become_child(name: str, main: Callable[[], None]) -> None:

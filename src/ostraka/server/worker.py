@@ -1,0 +1,178 @@
+"""What a worker process does, and the owner: open the store, serve, drain, close.
+
+A worker answers requests. The owner recovers the store, then runs its jobs and answers on the control socket; it closes
+last. Both run an event loop of their own and end on SIGTERM.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from ostraka.config import AccountSetting, ServeConfig
+from ostraka.errors import Exists, Invalid, OstrakaError
+from ostraka.host import Host
+from ostraka.http import Server
+from ostraka.jobs.scheduler import Scheduler
+from ostraka.limits import Limits
+from ostraka.s3.accounts import ROOT_NAME, StateAccounts
+from ostraka.s3.app import S3App
+from ostraka.s3.ops.call import Config
+from ostraka.server.control import ControlServer
+from ostraka.server.observe import Observer
+from ostraka.shared import Shared
+from ostraka.store.recovery import Recovered
+from ostraka.store.store import Store, open_owner, open_worker
+
+log = logging.getLogger("ostraka.server")
+
+
+def worker_main(
+    config: ServeConfig,
+    recovered: Recovered,
+    shared: Shared,
+    row: int,
+    limits: Limits,
+    sock: socket.socket,
+    tls: ssl.SSLContext | None,
+    ready: int,
+) -> None:
+    """Serve requests on that socket until SIGTERM."""
+
+    async def serve() -> None:
+        host = Host()
+        store = open_worker(recovered, shared, row, host, limits)
+        observer = Observer(config, store)
+        try:
+            accounts = StateAccounts(store.state, store.keys.root_access_key, store.keys.root_secret_key)
+            app = S3App(
+                store.objects,
+                accounts,
+                limits,
+                host,
+                Config(region=config.region, domains=config.domain),
+                on_answer=observer.on_answer,
+            )
+            server = Server(observer.front(app), limits, on_complete=observer.on_complete, on_error=observer.on_error)
+            await server.start([sock], tls)
+            _say(ready, b"+")
+            await _until_asked_to_stop()
+            observer.stopping = True
+            if not await server.drain(limits.shutdown_seconds_max):
+                log.warning("some requests did not finish within %g s and were cut", limits.shutdown_seconds_max)
+        finally:
+            await store.close()
+            observer.close()
+
+    shared.board.take_row(row)
+    _run(serve)
+
+
+def owner_main(
+    config: ServeConfig,
+    paths: list[Path],
+    recovered: Recovered | None,
+    shared: Shared,
+    row: int,
+    limits: Limits,
+    ready: int,
+) -> None:
+    """Recover the store (unless ``recovered`` says that it is), run jobs and the control socket until SIGTERM."""
+
+    async def own() -> None:
+        host = Host()
+        try:
+            store = (
+                open_worker(recovered, shared, row, host, limits)
+                if recovered
+                else open_owner(
+                    paths,
+                    shared,
+                    row,
+                    ec=config.ec,
+                    existing=config.existing,
+                    root=_root(config),
+                    host=host,
+                    limits=limits,
+                )
+            )
+            try:
+                await _work(store)
+            finally:
+                await store.close()
+        except OstrakaError as e:
+            _say(ready, b"-" + msgspec.msgpack.encode((type(e).__name__, e.message, e.reason)))
+            raise
+
+    async def _work(store: Store) -> None:
+        await apply_settings(config, store)
+        control = ControlServer(store, limits)
+        await control.start([Path(p) for p in store.recovered.paths.values()])
+        scheduler = Scheduler(store)
+        await scheduler.start()
+        try:
+            _say(ready, b"+" + msgspec.msgpack.encode(store.recovered))
+            await _until_asked_to_stop()
+        finally:
+            await control.close()
+            await scheduler.stop()
+
+    shared.board.take_row(row)
+    _run(own)
+
+
+def _root(config: ServeConfig) -> tuple[str, str] | None:
+    return (config.root_access_key, config.root_secret_key) if config.root_access_key else None
+
+
+async def apply_settings(config: ServeConfig, store: Store) -> None:
+    """Create and update the accounts and make the buckets that the settings name. Raises Invalid."""
+    if not config.accounts and not config.buckets:
+        return
+    if store.membership.read_only:
+        log.warning("accounts and buckets of the settings are left as they are: %s", store.membership.read_only)
+        return
+    accounts = StateAccounts(store.state, store.keys.root_access_key, store.keys.root_secret_key)
+    for account in config.accounts:
+        await _put_account(accounts, account, store)
+    names = {name for name, _ in accounts.names()}
+    for bucket in config.buckets:
+        if bucket.account and bucket.account not in names:
+            raise Invalid(f"bucket {bucket.name}: there is no account {bucket.account!r}", reason="buckets")
+        with contextlib.suppress(Exists):
+            await store.objects.create_bucket(bucket.name, bucket.account or ROOT_NAME, config.region)
+
+
+async def _put_account(accounts: StateAccounts, account: AccountSetting, store: Store) -> None:
+    if account.access_key == store.keys.root_access_key:
+        raise Invalid(f"account {account.name} has the access key of root: choose another", reason="accounts")
+    await accounts.put(account.name, account.access_key, account.secret_key)
+
+
+def _run(main: Callable[[], Awaitable[None]]) -> None:
+    async def begin() -> None:
+        await main()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(begin())
+
+
+def _say(ready: int, message: bytes) -> None:
+    view = memoryview(message)
+    while view:
+        view = view[os.write(ready, view) :]
+    os.close(ready)
+
+
+async def _until_asked_to_stop() -> None:
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked.set)
+    await asked.wait()

@@ -1,0 +1,126 @@
+"""From directories to a store that can be opened: the owner's part, done once before anybody serves.
+
+What it does, in this order, each step safe to be interrupted and done again:
+
+1. look at the directories and judge them (nodes/opening.py); format if that is what they are for;
+2. discard state copy and index of disks that come back stale: they missed acknowledged commits;
+3. record in one epoch which disks are missing, and which came back (they are *healing* until the heal job has verified
+   their shards); where no majority can be had, leave the epoch alone: the store is read-only;
+4. recover the state from its current copies (state/), and each disk's shard index (nodes/local.py);
+5. fence the incarnations of all former processes: we hold the store's lock, so none is alive.
+"""
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from ostraka.errors import Refused, Unavailable
+from ostraka.host import Host
+from ostraka.nodes import opening as openings
+from ostraka.nodes.membership import EpochWord, Membership
+from ostraka.nodes.superblock import Epoch, Member
+from ostraka.store import keys as keyring
+from ostraka.store.keys import Keys
+
+log = logging.getLogger("ostraka.store")
+
+LOCK = "lock"
+EPOCH_LOCK = "epoch.lock"
+DERIVED = ("state", "index", "shards")  # of a disk that came back: what it says there is outdated
+
+
+class Recovered(msgspec.Struct, frozen=True, kw_only=True):
+    """What every process of the store needs to know to open it."""
+
+    store_id: bytes
+    epoch: Epoch
+    paths: dict[int, str]  # disks that can be used, by number
+    missing: dict[int, str]  # why
+    index: str  # directory of the state's index
+    keys: Keys
+    formatted: bool
+    warnings: list[str]
+
+
+@contextlib.contextmanager
+def hold(paths: Sequence[Path], host: Host, *, make: bool) -> Iterator[None]:
+    """Own the store in these directories, which are made if ``make`` allows it. Raises InUse with the other's pid."""
+    with contextlib.ExitStack() as stack:
+        for path in sorted(set(paths)):
+            if path.exists() and not path.is_dir():
+                raise Refused(
+                    f"{path} is not a directory: name a directory (it need not exist yet)", reason="directory"
+                )
+            try:
+                if make:
+                    host.files.mkdir(path)
+                stack.enter_context(host.files.lock(path / LOCK))
+            except FileNotFoundError:
+                continue
+            except PermissionError:
+                raise Refused(
+                    f"{path} cannot be written by this user: change its owner or its mode", reason="permission"
+                ) from None
+            except OSError as e:  # a dead disk: it will count as missing
+                log.warning("%s cannot be locked: %s", path, e.strerror)
+        yield
+
+
+def survey_and_judge(
+    paths: Sequence[Path], ec: tuple[int, int] | None, existing: bool, root: tuple[str, str] | None, host: Host
+) -> tuple[openings.Opening, Keys, bool]:
+    """Step 1; also says whether it formatted."""
+    found, warnings = openings.survey(paths, host.files)
+    opening = openings.judge(found, ec=ec, existing=existing)
+    formatted = opening is None
+    if opening is None:
+        k, m = ec or openings.default_geometry(len(paths))
+        made: list[Keys] = []
+
+        def prepare(store_id: bytes, epoch: Epoch, numbered: Mapping[int, Path]) -> None:
+            made.append(keyring.create(store_id, host, root))
+            keyring.write(made[0], [numbered[d.number] for d in epoch.members if d.state], host)
+
+        opening = openings.form([Path(f.path) for f in found], k, m, host, prepare)
+        keys = made[0]
+    else:
+        openings.finish(opening, found, host)
+        carriers = [opening.present[d.number] for d in opening.epoch.members if d.state and d.number in opening.present]
+        keys = keyring.load(opening.store_id, carriers, host, root)
+    opening.warnings[:0] = warnings
+    return opening, keys, formatted
+
+
+def take_in(opening: openings.Opening, host: Host, word: EpochWord) -> Membership:
+    """Steps 2 and 3: a membership that says what is true now."""
+    for number, path in opening.stale.items():
+        log.warning("%s (disk %d) was away: its state copy and index are discarded, its shards verified", path, number)
+        for name in DERIVED:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(path / name)
+        host.files.sync_directory(path)
+    paths = opening.present | opening.stale
+    lock = next(iter(opening.present.values())) / EPOCH_LOCK
+    members = Membership(opening.store_id, opening.epoch, {}, opening.present, host, word, lock_path=lock)
+    wanted = [_as_found(d, opening) for d in opening.epoch.members]
+    if wanted != list(opening.epoch.members):
+        members.paths.update(opening.stale)
+        try:
+            with members.exclusive():
+                members.change(wanted)
+        except Unavailable as e:
+            log.error("%s", e)
+            members.paths = {n: p for n, p in paths.items() if n in opening.present}
+    return members
+
+
+def _as_found(member: Member, opening: openings.Opening) -> Member:
+    if member.number in opening.missing:
+        return msgspec.structs.replace(member, up=False)
+    if member.number in opening.stale:
+        return msgspec.structs.replace(member, up=True, state=False, healing=True, since=opening.epoch.number + 1)
+    return member

@@ -1,0 +1,234 @@
+"""`Store`: everything that one process needs of an open store, put together in one place.
+
+Three ways to one: the owner recovers (`open_owner`), workers join (`open_worker`), and a command or a program that is
+alone with the store does both in one process (`open_here`).
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from ostraka.chunks.counters import METRICS as CHUNK_METRICS
+from ostraka.chunks.store import ChunkStore
+from ostraka.errors import OstrakaError
+from ostraka.host import Host
+from ostraka.limits import LIMITS, Limits
+from ostraka.metrics import Board, Metric
+from ostraka.nodes.local import LocalDisk
+from ostraka.nodes.membership import Membership
+from ostraka.nodes.types import Disk
+from ostraka.objects.store import ObjectStore
+from ostraka.pools.pool import ErasurePool
+from ostraka.shared import Pins, Shared
+from ostraka.state import State
+from ostraka.state.embedded import EmbeddedState
+from ostraka.state.engine import OnCopyFailed
+from ostraka.state.opening import open_owner as open_state_owner
+from ostraka.state.opening import open_shared as open_state_shared
+from ostraka.state.truth import Copy
+from ostraka.store.guard import GuardedState
+from ostraka.store.keys import Keys
+from ostraka.store.recovery import Recovered, hold, survey_and_judge, take_in
+
+log = logging.getLogger("ostraka.store")
+
+STATE = "state"  # directory, on disks that carry a copy of the state
+INDEX = "index"  # directory of the state's index, on one of them
+THREADS_MIN = 8
+
+
+class Store:
+    """An open store, as one process has it."""
+
+    def __init__(
+        self,
+        recovered: Recovered,
+        membership: Membership,
+        state: EmbeddedState,
+        disks: dict[int, LocalDisk],
+        shared: Shared,
+        row: int,
+        incarnation: bytes,
+        host: Host,
+        limits: Limits,
+    ) -> None:
+        self.recovered = recovered
+        self.membership = membership
+        self.engine = state  # with what only an embedded state can do; commits go through the guard
+        self.state: State = GuardedState(state, membership, incarnation)
+        self.disks = disks
+        self.shared = shared
+        self.incarnation = incarnation
+        self.host = host
+        self.limits = limits
+        self.keys: Keys = recovered.keys
+        self.threads = ThreadPoolExecutor(max(THREADS_MIN, 4 * (os.cpu_count() or 1)), "ostraka")
+        self.pins = Pins(lambda: state.sequence, shared.pins, row)
+        self.pool = ErasurePool(membership, host, limits, self.threads)
+        self.chunks = ChunkStore(
+            self.pool,
+            self.state,
+            self.keys.derive("chunk ids"),
+            host=host,
+            limits=limits,
+            executor=self.threads,
+            pinned_before=self.pins.oldest,
+            board=shared.board,
+        )
+        self.objects = ObjectStore(
+            self.state,
+            self.chunks,
+            secret=self.keys.derive("version ids"),
+            incarnation=incarnation,
+            limits=limits,
+            host=host,
+            pins=self.pins,
+            executor=self.threads,
+        )
+
+    def live_incarnations(self) -> set[bytes]:
+        """Of all processes of this store that have not certainly ended."""
+        return self.shared.incarnations.alive()
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of everything. Idempotent."""
+        with contextlib.suppress(OstrakaError):
+            await self.objects.close()
+        await self.chunks.close()
+        await self.state.close()
+        for disk in self.disks.values():
+            disk.close()
+        self.threads.shutdown(wait=False)
+
+
+def new_shared(rows: int, metrics: Sequence[Metric] = ()) -> Shared:
+    """The memory that the processes of a store will share; made before they are forked."""
+    return Shared(rows, Board([*CHUNK_METRICS, *metrics], rows))
+
+
+def open_owner(
+    paths: Sequence[Path],
+    shared: Shared,
+    row: int,
+    *,
+    ec: tuple[int, int] | None = None,
+    existing: bool = False,
+    root: tuple[str, str] | None = None,
+    host: Host | None = None,
+    limits: Limits = LIMITS,
+) -> Store:
+    """Recover the store in these directories and open it; the caller holds its lock (recovery.hold).
+
+    Raises Refused, Invalid, Unavailable, Corrupt, Full: each with the way out.
+    """
+    host = host or Host()
+    opening, keys, formatted = survey_and_judge(paths, ec, existing, root, host)
+    members = take_in(opening, host, shared.epoch)
+    epoch = members.epoch
+    copies = [
+        Copy(d.disk_id, members.paths[d.number] / STATE)
+        for d in epoch.members
+        if d.up and d.state and d.number in opening.present
+    ]
+    index = copies[0].path.parent / INDEX
+    state = open_state_owner(
+        host,
+        opening.store_id,
+        copies,
+        index,
+        epoch=epoch.number,
+        create=formatted,
+        on_copy_failed=_evict_by_id(members),
+        limits=limits,
+    )
+    recovered = Recovered(
+        store_id=opening.store_id,
+        epoch=members.epoch,
+        paths={n: str(p) for n, p in members.paths.items()},
+        missing=opening.missing,
+        index=str(index),
+        keys=keys,
+        formatted=formatted,
+        warnings=opening.warnings,
+    )
+    return _assemble(recovered, members, state, shared, row, host, limits, owner=True)
+
+
+def open_worker(recovered: Recovered, shared: Shared, row: int, host: Host, limits: Limits = LIMITS) -> Store:
+    """Join a store that an owner has opened."""
+    paths = {n: Path(p) for n, p in recovered.paths.items()}
+    lock = next(iter(paths.values())) / "epoch.lock"
+    members = Membership(recovered.store_id, recovered.epoch, {}, paths, host, shared.epoch, lock_path=lock)
+    members.refresh()
+    state = open_state_shared(
+        host, recovered.store_id, Path(recovered.index), on_copy_failed=_evict_by_id(members), limits=limits
+    )
+    return _assemble(recovered, members, state, shared, row, host, limits, owner=False)
+
+
+@contextlib.asynccontextmanager
+async def open_here(
+    directories: Sequence[Path],
+    *,
+    ec: tuple[int, int] | None = None,
+    existing: bool = False,
+    root: tuple[str, str] | None = None,
+    host: Host | None = None,
+    limits: Limits = LIMITS,
+) -> AsyncIterator[Store]:
+    """Open a store for this process alone; InUse if another has it."""
+    host = host or Host()
+    with hold(directories, host, make=not existing):
+        store = open_owner(directories, new_shared(1), 0, ec=ec, existing=existing, root=root, host=host, limits=limits)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+def _evict_by_id(members: Membership) -> OnCopyFailed:
+    def evict(disk_id: bytes, error: BaseException) -> int:
+        for member in members.epoch.members:
+            if member.disk_id == disk_id:
+                members.evict(member.number, error)
+        return members.epoch.number
+
+    return evict
+
+
+def _assemble(
+    recovered: Recovered,
+    members: Membership,
+    state: EmbeddedState,
+    shared: Shared,
+    row: int,
+    host: Host,
+    limits: Limits,
+    *,
+    owner: bool,
+) -> Store:
+    incarnation = host.random(16)
+    shared.incarnations.register(row, incarnation)
+    disks: dict[int, LocalDisk] = {}
+
+    def open_disk(number: int, path: Path) -> Disk:
+        opener = LocalDisk.open_owner if owner else LocalDisk.open_shared
+        disks[number] = opener(path, number, recovered.store_id, incarnation, host, limits)
+        return disks[number]
+
+    members.open_disk = open_disk
+    for member in members.epoch.members:
+        path = members.paths.get(member.number)
+        if path is None or not member.up:
+            continue
+        try:
+            members.add_disk(member.number, path, open_disk(member.number, path))
+        except OSError as e:
+            members.evict(member.number, e)
+    recovered = msgspec.structs.replace(recovered, epoch=members.epoch)
+    return Store(recovered, members, state, disks, shared, row, incarnation, host, limits)
