@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -251,6 +251,12 @@ async def in_memory(handler: Handler, **options: Any) -> AsyncIterator[Any]:
         await server.drain(0.0)
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    """Let the loop turn until something that no event announces is so."""
+    while not holds():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
 @pytest.fixture
 def wire() -> SimpleNamespace:
-    return SimpleNamespace(serving=serving, in_memory=in_memory, ManualClock=ManualClock)
+    return SimpleNamespace(serving=serving, in_memory=in_memory, ManualClock=ManualClock, until=until)

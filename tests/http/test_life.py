@@ -61,8 +61,7 @@ async def test_an_idle_connection_is_closed_without_a_word(wire) -> None:
     async with wire.serving(hello, clock=clock, idle_seconds_max=120.0) as served:
         fresh, used = await served.connect(), await served.connect()
         await used.ask(GET)
-        while served.server.connections < 2:
-            await asyncio.sleep(0)
+        await wire.until(lambda: served.server.connections == 2)
         served.server.sweep()
         clock.now += 119
         served.server.sweep()
@@ -119,8 +118,7 @@ async def test_too_many_connections_are_turned_away(wire) -> None:
         assert (await first.ask(GET)).status == 200
         first.leave()
         third.leave()
-        while served.server.connections > 1:
-            await asyncio.sleep(0)
+        await wire.until(lambda: served.server.connections == 1)
         fourth = await served.connect()
         assert (await fourth.ask(GET)).status == 200
 

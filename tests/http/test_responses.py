@@ -335,8 +335,7 @@ async def test_a_client_that_leaves_midway_frees_the_stream(wire) -> None:
         await first.wait()
         client.leave()
         await freed.wait()
-        while not done:
-            await asyncio.sleep(0)
+        await wire.until(lambda: bool(done))
     assert done == [499]
 
 

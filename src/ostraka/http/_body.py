@@ -84,6 +84,8 @@ class Body:
 
     async def read(self, max_size: int) -> bytes:
         """The whole rest of the body. TooLarge (reason "body") if it is more than ``max_size`` bytes."""
+        if self.error is not None:
+            raise self.error
         data = self.read_now()
         if data is not None and len(data) <= max_size:
             return data
