@@ -34,6 +34,8 @@ class Limits:
     direct_shard_size_min: int = 128 * KIB  # shards from this size on bypass the page cache
     pack_cell_size: int = 16 * KIB  # cells of a pack's shards: small reads verify less
     read_now_bytes_max: int = 128 * KIB  # a longer read always goes to a thread
+    disk_write_threads: int = 2  # one syncs while the other gathers and writes
+    disk_read_threads: int = 4
     disk_seconds_max: float = 30.0  # a disk that holds one call this long has failed
     index_trust_seconds: float = 60.0  # how long, at least, a census of the segments vouches for a miss in the index
     buffers_wait_seconds_max: float = 30.0  # a request that finds no room for its chunk gives up after this
@@ -101,6 +103,11 @@ class Limits:
     tags_per_bucket_max: int = 50
     clock_skew_seconds_max: float = 900.0
     presign_seconds_max: int = 7 * 24 * 3600
+    signing_keys_max: int = 1024  # derived signing keys, and as many parsed credentials, that a process keeps
+    chunk_framing_bytes_max: int = 4 * KIB  # of an aws-chunked body that are held: one line, or all trailers
+    chunk_header_bytes_max: int = 256  # of one aws-chunked chunk header
+    trailers_max: int = 8  # trailing headers of an aws-chunked body
+    signed_chunk_size_min: int = 8 * KIB  # of every signed chunk but the last, as S3 demands
     replay_seconds: float = 900.0  # how long the first answer of a conditional write is kept for a retry
     replay_rows_max: int = 100_000
     admin_request_bytes_max: int = 1 * MIB  # one request on the control socket

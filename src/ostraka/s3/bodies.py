@@ -18,15 +18,11 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
 from ostraka.host import Buffer
-from ostraka.limits import Limits
+from ostraka.limits import LIMITS, Limits
 from ostraka.s3.auth.types import Authenticated, ChunkSigning, Payload
 from ostraka.s3.digests import Headers, Verifier
 from ostraka.s3.errors import BodyError, S3Error
 
-CARRY = 4096  # bytes of framing (and data read along with it) that are held; also bounds trailers
-HEADER_MAX = 256  # of one chunk header line
-TRAILERS_MAX = 8
-SIGNED_CHUNK_MIN = 8192  # of every signed chunk but the last, as S3 demands
 _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 _SIGNATURE = "x-amz-trailer-signature"
 _signed_header = re.compile(rb"([0-9a-fA-F]{1,16});chunk-signature=([0-9a-f]{64})\r\n").fullmatch
@@ -178,7 +174,7 @@ class AwsChunkedBody:
     """An aws-chunked body: signed chunks, unsigned ones with trailing headers, or both."""
 
     __slots__ = (
-        "_allowed", "_carry", "_crlf_due", "_done", "_end", "_inline", "_left", "_pos", "_previous", "_signed",
+        "_allowed", "_carry", "_crlf_due", "_done", "_end", "_inline", "_left", "_limits", "_pos", "_previous", "_signed",
         "_source", "_total", "_view", "length", "trailers", "verifier",
     )  # fmt: skip
 
@@ -190,6 +186,7 @@ class AwsChunkedBody:
         signing: ChunkSigning | None = None,
         trailers: Sequence[str] | None = None,
         inline: bool = True,
+        limits: Limits = LIMITS,
     ) -> None:
         """``length``: x-amz-decoded-content-length. ``signing``: chunks carry signatures.
 
@@ -200,11 +197,12 @@ class AwsChunkedBody:
         self._inline: Verifier | None = self._signed if inline else None
         self.verifier: Verifier | None = None if inline else self._signed
         self._allowed = trailers
-        self._carry = bytearray(CARRY)
+        self._limits = limits
+        self._carry = bytearray(limits.chunk_framing_bytes_max)
         self._view = memoryview(self._carry)
         self._pos = self._end = 0
         self._left = 0  # data bytes of the current chunk still to come
-        self._previous = SIGNED_CHUNK_MIN  # size of the chunk before
+        self._previous = limits.signed_chunk_size_min  # size of the chunk before
         self._total = 0
         self._crlf_due = False
         self._done = False
@@ -262,13 +260,13 @@ class AwsChunkedBody:
             if await self._line(2) != b"\r\n":
                 raise _malformed()
             self._crlf_due = False
-        line = await self._line(HEADER_MAX)
+        line = await self._line(self._limits.chunk_header_bytes_max)
         m = _signed_header(line) if self._signed is not None else _plain_header(line)
         if m is None:
             raise _malformed()
         size = int(m[1], 16)
         if self._signed is not None:
-            if size and self._previous < SIGNED_CHUNK_MIN:
+            if size and self._previous < self._limits.signed_chunk_size_min:
                 raise BodyError("InvalidChunkSizeError")
             self._previous = size
             self._signed.announce(size, m[2].decode("ascii"))
@@ -302,8 +300,8 @@ class AwsChunkedBody:
         """Trailing headers into ``self.trailers``; (their canonical form, their signature or "")."""
         signature = ""
         lines: list[bytes] = []
-        for _ in range(TRAILERS_MAX + 2):
-            line = await self._line(CARRY)
+        for _ in range(self._limits.trailers_max + 2):
+            line = await self._line(len(self._carry))
             if line in (b"\r\n", b"\n"):
                 if self._allowed and set(self._allowed) - self.trailers.keys():
                     raise BodyError("MalformedTrailerError")
@@ -335,7 +333,7 @@ class AwsChunkedBody:
             if self._pos:
                 self._view[:have] = self._view[self._pos : self._end].tobytes()
                 self._pos, self._end = 0, have
-            if self._end == CARRY:
+            if self._end == len(self._carry):
                 raise _malformed()
             n = await self._source.read_into(self._view[self._end :])
             if not n:
@@ -411,7 +409,7 @@ def open_body(source: Incoming, auth: Authenticated, headers: Headers, limits: L
     if auth.payload is not Payload.CHUNKED_SIGNED:
         announced = headers.get("x-amz-trailer") or ""
         trailers = [n.strip().lower() for n in announced.split(",") if n.strip()]
-    return AwsChunkedBody(source, length, signing=signing, trailers=trailers, inline=inline)
+    return AwsChunkedBody(source, length, signing=signing, trailers=trailers, inline=inline, limits=limits)
 
 
 async def read_all(body: Body, size_max: int) -> bytes:

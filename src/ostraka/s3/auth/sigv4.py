@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ostraka.limits import Limits
+from ostraka.limits import LIMITS, Limits
 from ostraka.s3.auth import canonical, times
 from ostraka.s3.auth.payload import UNSIGNED, payload_of
 from ostraka.s3.auth.types import Authenticated, ChunkSigning, Identity, RequestView, Secret
@@ -19,7 +19,6 @@ from ostraka.s3.query import Query
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 ASYMMETRIC = "AWS4-ECDSA-P256-SHA256"
-KEYS_MAX = 1024  # derived signing keys that are kept
 EXPIRES_DIGITS_MAX = 12
 SEEN_LENGTH_MAX = 512  # a longer Authorization header is parsed each time
 
@@ -45,7 +44,7 @@ Lookup = Callable[[str], Secret | None]
 class SigningKeys:
     """Derived keys by (secret, date, region), bounded. Only verified requests put one in: guesses cannot flush it."""
 
-    def __init__(self, size_max: int = KEYS_MAX) -> None:
+    def __init__(self, size_max: int = LIMITS.signing_keys_max) -> None:
         self._keys: dict[tuple[str, str, str], bytes] = {}
         self._size_max = size_max
 
@@ -277,7 +276,7 @@ def _parse_header(text: str) -> tuple[_Terms, str]:
         return _parse_header_slowly(text)
     terms = _terms(m[1], m[2], m[3], m[4], m[5])
     if len(head) <= SEEN_LENGTH_MAX:
-        if len(_seen) >= KEYS_MAX:
+        if len(_seen) >= LIMITS.signing_keys_max:
             _seen.clear()
         _seen[head] = terms
     return terms, m[6]

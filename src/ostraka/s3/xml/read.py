@@ -12,10 +12,11 @@ from functools import cache
 from typing import Any, NamedTuple, NoReturn
 from xml.parsers import expat
 
+from ostraka.limits import LIMITS
 from ostraka.s3.errors import S3Error
 from ostraka.s3.model import ENUMS, LISTS, OPERATIONS, Member, is_structure, structure
 
-ITEMS_MAX = 10_000  # of one list: the parts of a multipart upload
+ITEMS_MAX = LIMITS.part_count_max  # of one list: none is longer than that of Complete
 _OPEN_ENUMS = {"BucketLocationConstraint"}  # any region is a region here
 
 Convert = Callable[[str], Any]
