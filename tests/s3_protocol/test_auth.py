@@ -236,6 +236,19 @@ def test_a_date_is_demanded() -> None:
     assert check(dated).identity
 
 
+@pytest.mark.parametrize("access", ["x" * 1000, "\udcff", "a\udce4/b"])
+def test_what_cannot_be_an_access_key_is_never_looked_up(access: str) -> None:
+    def lookup(_: str) -> Secret | None:
+        raise AssertionError("looked up")
+
+    request = signed(S3SigV4Auth)
+    v4 = (request.headers.get("authorization") or "").replace(ACCESS, access)
+    for text in (v4, f"AWS {access}:c2ln"):
+        with pytest.raises(S3Error) as caught:
+            authenticate(request.with_headers(authorization=text), lookup, NOW, LIMITS)
+        assert caught.value.code == "InvalidAccessKeyId"
+
+
 def test_nobody_signed() -> None:
     plain = Request("GET", b"/b/k", b"versionId=1", signed(S3SigV4Auth).headers).with_headers(authorization=None)
     assert check(plain.with_headers(x_amz_content_sha256=None)).identity is None

@@ -93,7 +93,5 @@ def copy_source(value: str) -> tuple[str, str, str | None]:
         version = None
     if not bucket or not key:
         message = "Copy Source must mention the source bucket and key: sourcebucket/sourcekey"
-        raise S3Error(
-            "InvalidArgument", message, fields={"ArgumentName": "x-amz-copy-source", "ArgumentValue": value}
-        )
+        raise S3Error("InvalidArgument", message, fields={"ArgumentName": "x-amz-copy-source", "ArgumentValue": value})
     return bucket, key, version

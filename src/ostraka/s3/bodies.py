@@ -174,8 +174,8 @@ class AwsChunkedBody:
     """An aws-chunked body: signed chunks, unsigned ones with trailing headers, or both."""
 
     __slots__ = (
-        "_allowed", "_carry", "_crlf_due", "_done", "_end", "_inline", "_left", "_limits", "_pos", "_previous", "_signed",
-        "_source", "_total", "_view", "length", "trailers", "verifier",
+        "_allowed", "_carry", "_crlf_due", "_done", "_end", "_inline", "_left", "_limits", "_pos", "_previous",
+        "_signed", "_source", "_total", "_view", "length", "trailers", "verifier",
     )  # fmt: skip
 
     def __init__(

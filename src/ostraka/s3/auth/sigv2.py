@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 from ostraka.limits import Limits
 from ostraka.s3.auth import times
 from ostraka.s3.auth.payload import payload_of
-from ostraka.s3.auth.sigv4 import Lookup, check_skew, check_token, mismatch
+from ostraka.s3.auth.sigv4 import Lookup, check_skew, check_token, mismatch, secret_of
 from ostraka.s3.auth.types import Authenticated, Headers, Identity, Payload, RequestView, Secret
 from ostraka.s3.errors import S3Error
 from ostraka.s3.model import OPERATIONS
@@ -130,9 +130,7 @@ def _verify(
     virtual_bucket: str | None,
     lookup: Lookup,
 ) -> Secret:
-    secret = lookup(access_key)
-    if secret is None:
-        raise S3Error("InvalidAccessKeyId", fields={"AWSAccessKeyId": access_key})
+    secret = secret_of(access_key, lookup)
     get = request.headers.get
     lines = [request.method, (get("content-md5") or "").strip(), (get("content-type") or "").strip(), date]
     lines += [f"{n}:{amz[n]}" for n in sorted(amz)]

@@ -20,6 +20,7 @@ from ostraka.s3.query import Query
 ALGORITHM = "AWS4-HMAC-SHA256"
 ASYMMETRIC = "AWS4-ECDSA-P256-SHA256"
 EXPIRES_DIGITS_MAX = 12
+ACCESS_KEY_MAX = 256  # characters; nothing longer is looked up
 SEEN_LENGTH_MAX = 512  # a longer Authorization header is parsed each time
 
 _header = re.compile(
@@ -151,6 +152,24 @@ def verify_query(request: RequestView, query: Query, lookup: Lookup, now: float,
     )  # fmt: skip
 
 
+def secret_of(access_key: str, lookup: Lookup) -> Secret:
+    """What the lookup knows of an access key; it is only asked for what can be one. Raises InvalidAccessKeyId."""
+    possible = len(access_key) <= ACCESS_KEY_MAX and (access_key.isascii() or is_unicode(access_key))
+    secret = lookup(access_key) if possible else None
+    if secret is None:
+        raise S3Error("InvalidAccessKeyId", fields={"AWSAccessKeyId": access_key[:ACCESS_KEY_MAX]})
+    return secret
+
+
+def is_unicode(text: str) -> bool:
+    """Whether text came from valid UTF-8 (the HTTP layer keeps other bytes as surrogates)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_token(secret: Secret, token: str | None) -> None:
     """A session token is demanded exactly where the access key has one."""
     if (token or "") == "" and not secret.token:
@@ -209,9 +228,7 @@ def _verify(
 ) -> tuple[Secret, bytes]:
     """The secret and signing key of a claim whose signature holds; raises otherwise."""
     terms = claim.terms
-    secret = lookup(terms.access_key)
-    if secret is None:
-        raise S3Error("InvalidAccessKeyId", fields={"AWSAccessKeyId": terms.access_key})
+    secret = secret_of(terms.access_key, lookup)
     _check_signed(terms.names_set, headers)
     key = _keys.get(secret.secret_key, terms.date, terms.region)
     lines = canonical.signed_lines(terms.names, headers)
