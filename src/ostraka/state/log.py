@@ -8,9 +8,9 @@ Where a later file begins at commit F, what earlier files hold from F on is supe
 Values in a record come from outside. So that no value can pass for a record where a reader looks for the next one
 behind damage, the checksum of a record's head is seeded by the file's random incarnation, which nobody is told.
 
-This module knows the bytes of one file: encoding, scanning, and telling a torn tail from damage. A write is torn at
-512-byte sectors: a record that was cut by a crash has a sector that still holds the zeros from before. A record that
-was written whole and does not verify is damage, and damage is never taken for an end.
+This module knows the bytes of one file: encoding, scanning, and telling a torn tail from damage. A record ends with a
+byte that is not zero. One that was cut short by a crash has a zero there, or a whole sector that still holds the zeros
+from before. A record that was written whole and does not verify is damage, and damage is never taken for an end.
 """
 
 import enum
@@ -34,6 +34,7 @@ _LOG_HEADER = struct.Struct("<8sHHI16s16s16sQQ")
 
 RECORD_MAGIC = b"OsR1"
 RECORD_HEADER_SIZE = 80
+RECORD_END = b"\x5a"  # after the payload
 # magic, flags, zero, payload size, rows, mutations, ids size, epoch, commit, first sequence, digest after,
 # payload checksum; then the checksum of these
 _RECORD = struct.Struct("<4sHHIIIIQQQ16sQ")
@@ -153,7 +154,7 @@ def encode_record(record: Record, seed: int) -> bytes:
         record.digest.to_bytes(16, "big"),
         checksum(payload),
     )
-    return b"".join((head, _CHECKSUM.pack(checksum(head, seed)), payload))
+    return b"".join((head, _CHECKSUM.pack(checksum(head, seed)), payload, RECORD_END))
 
 
 class _Head(Struct, frozen=True):
@@ -259,30 +260,31 @@ class LogReader:
         head = _decode_head(self._bytes(at, RECORD_HEADER_SIZE), self._seed)
         if head is None:
             return None
-        payload = self._bytes(at + RECORD_HEADER_SIZE, head.payload_size)
-        if len(payload) != head.payload_size or checksum(payload) != head.payload_checksum:
+        body = self._bytes(at + RECORD_HEADER_SIZE, head.payload_size + len(RECORD_END))
+        payload = body[: head.payload_size]
+        if body[head.payload_size :] != RECORD_END or checksum(payload) != head.payload_checksum:
             return None
         r = head.record
         record = Record(
             r.commit, r.epoch, r.first_sequence, r.mutations, r.digest, r.row_count, r.ids_size, payload, r.close
         )
-        return Found(at, RECORD_HEADER_SIZE + head.payload_size, record)
+        return Found(at, RECORD_HEADER_SIZE + len(body), record)
 
     def _examine(self, at: int) -> tuple[Damage | ScanEnd, int | None]:
         """What is at ``at`` instead of a whole record, and where the next whole record is, if there is one."""
         resume = self._next_record(at + 1)
         if resume is not None:
             return Damage(at, resume - at, "a record does not verify, and others follow it"), resume
-        head_bytes = self._bytes(at, RECORD_HEADER_SIZE)
-        head = _decode_head(head_bytes, self._seed)
+        if self._is_zero(at, self._size):
+            return ScanEnd(End.CLEAN, at), None
+        head = _decode_head(self._bytes(at, RECORD_HEADER_SIZE), self._seed)
         if head is None:
             end = at + RECORD_HEADER_SIZE
-            if not head_bytes.strip(b"\0"):
-                rest_is_zero = self._is_zero(at, self._size)
-                return ScanEnd(End.CLEAN if rest_is_zero else End.TORN, at), None
+            cut = self._is_zero(end, self._size)
         else:
-            end = at + RECORD_HEADER_SIZE + head.payload_size
-        if end > self._size or self._has_unwritten_sector(at, end):
+            end = at + RECORD_HEADER_SIZE + head.payload_size + len(RECORD_END)
+            cut = end > self._size or self._bytes(end - 1, 1) == b"\0"
+        if cut or self._has_unwritten_sector(at, end):
             return ScanEnd(End.TORN, at), None
         return Damage(at, end - at, "a record had been written whole and does not verify"), None
 
