@@ -5,7 +5,7 @@ it will be the same protocol. ``Members`` is the committed view of which disks e
 committed epoch may take a disk out of writes (ENGINE 1).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -44,8 +44,25 @@ class Disk(Protocol):
         """Those bytes of the shard, every cell that they touch verified."""
         ...
 
+    def read_into(self, write_id: bytes, index: int, offset: int, into: memoryview) -> None:
+        """As read, filling ``into`` (whole cells without a copy)."""
+        ...
+
     def read_now(self, write_id: bytes, index: int, offset: int, length: int) -> memoryview | None:
         """As read, on the loop thread, if the page cache has it; else None."""
+        ...
+
+    def verify(self, write_id: bytes, index: int) -> None:
+        """Read every cell and the record's header; raises as read does if anything is not good."""
+        ...
+
+    def settle(self, write_ids: Iterable[bytes]) -> None:
+        """These writes were committed, or given up: until told, compaction leaves their segments alone. On the loop
+        thread; never waits."""
+        ...
+
+    def tend(self) -> bool:
+        """Let go of files that nobody reads, or that compaction unlinked; False when nothing is held any more."""
         ...
 
     def release(self, shards: Sequence[tuple[bytes, int]]) -> None:

@@ -5,7 +5,7 @@ nothing of what is in them: frames, compression and references are the business 
 state: it returns a ``Stripe``, which the caller puts into its own commit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Protocol
 
@@ -78,6 +78,11 @@ class Pool(Protocol):
 
     def read_now(self, stripe: Stripe, offset: int, length: int) -> memoryview | None:
         """As read, if it can be answered at once from the page cache without waiting; else None."""
+        ...
+
+    def settle(self, stripes: Iterable[Stripe]) -> None:
+        """Writes or repairs that returned these stripes were committed, or given up by the caller. Until then no
+        compaction touches their shards (ENGINE 19); so every stripe is settled, or released, once. Cheap."""
         ...
 
     async def release(self, stripes: Sequence[tuple[Owner, bytes, Stripe]]) -> None:

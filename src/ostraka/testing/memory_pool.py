@@ -5,7 +5,7 @@ lose a body, or to hold writes back until the test lets them go.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from xxhash import xxh3_64_intdigest
 
@@ -41,6 +41,7 @@ class MemoryPool:
         self.buffers_bytes = 0
         self.buffers_bytes_peak = 0
         self.writes = 0
+        self.unsettled: set[bytes] = set()  # writes that were neither settled nor released yet
         self.without_copy = 0
         self.reads: list[tuple[bytes, int, int]] = []
         self.may_write = asyncio.Event()
@@ -103,7 +104,9 @@ class MemoryPool:
         assert len(content) == length > 0
         await asyncio.sleep(0)  # a real one always lets others run
         self.writes += 1
-        return self._keep(owner, owner_id, content)
+        stripe = self._keep(owner, owner_id, content)
+        self.unsettled.add(stripe.write_id)
+        return stripe
 
     async def read(self, stripe: Stripe, offset: int, length: int) -> memoryview:
         await asyncio.sleep(0)
@@ -112,8 +115,12 @@ class MemoryPool:
     def read_now(self, stripe: Stripe, offset: int, length: int) -> memoryview | None:
         return self._read(stripe, offset, length)
 
+    def settle(self, stripes: Iterable[Stripe]) -> None:
+        self.unsettled.difference_update(stripe.write_id for stripe in stripes)
+
     async def release(self, stripes: Sequence[tuple[Owner, bytes, Stripe]]) -> None:
         for owner, owner_id, stripe in stripes:
+            self.unsettled.discard(stripe.write_id)
             kept = self._bodies.pop(stripe.write_id, None)
             assert kept is None or kept[:2] == (owner, owner_id)
 

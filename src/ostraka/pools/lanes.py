@@ -1,0 +1,168 @@
+"""Threads that wait for disks, a few for each disk, so that a disk that hangs holds up only itself.
+
+A lane's calls answer on the event loop. Small writes that arrive while a thread is busy are taken together by the
+next one: one append, one sync, one wake-up of the loop for all of them. A call that takes longer than
+``limits.disk_seconds_max`` is answered with TimeoutError (an OSError, like every other failure of a device); its
+thread is left to its fate.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, Final, TypeVar
+
+from ostraka.host import Clock
+from ostraka.nodes.types import Disk, ShardWrite
+
+T = TypeVar("T")
+
+_BATCH_SHARDS_MAX: Final = 256
+_BATCH_BYTES_MAX: Final = 1 << 20
+
+
+class _Call:
+    """One call on its way: what to do, or which shard to write, and who waits for it."""
+
+    __slots__ = ("done", "future", "run", "shard", "size", "started")
+
+    def __init__(
+        self,
+        future: "asyncio.Future[Any]",
+        started: float,
+        run: Callable[[], Any] | None,
+        shard: ShardWrite | None,
+        size: int,
+        done: Callable[[], None] | None,
+    ) -> None:
+        self.future = future
+        self.started = started
+        self.run = run
+        self.shard = shard
+        self.size = size
+        self.done = done  # on the loop, when the thread has let go of the caller's memory
+
+
+class Lane:
+    """The threads of one disk (or of none, to compute) for one kind of call. Used from one event loop."""
+
+    def __init__(self, name: str, disk: Disk | None, threads_max: int, clock: Clock, seconds_max: float) -> None:
+        self._name = name
+        self.disk = disk
+        self._threads_max = threads_max
+        self._clock = clock
+        self._seconds_max = seconds_max
+        self._queue: SimpleQueue[_Call | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pending: dict[_Call, None] = {}  # in the order they came
+        self._watch: asyncio.TimerHandle | None = None
+
+    def call(self, run: Callable[[], T], done: Callable[[], None] | None = None) -> "asyncio.Future[T]":
+        """Run in a thread. ``done`` is called when the thread has finished, even if nobody waits any more."""
+        return self._submit(run, None, 0, done)
+
+    def write(self, shard: ShardWrite, size: int, done: Callable[[], None] | None = None) -> "asyncio.Future[None]":
+        """Write a shard to the lane's disk, together with other small ones if there are any."""
+        return self._submit(None, shard, size, done)
+
+    def _submit(
+        self, run: Callable[[], Any] | None, shard: ShardWrite | None, size: int, done: Callable[[], None] | None
+    ) -> "asyncio.Future[Any]":
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        if len(self._threads) < self._threads_max:
+            thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        future: asyncio.Future[Any] = loop.create_future()
+        call = _Call(future, self._clock.monotonic(), run, shard, size, done)
+        self._pending[call] = None
+        self._queue.put(call)
+        if self._watch is None:
+            self._watch = loop.call_later(self._seconds_max, self._look)
+        return future
+
+    def _work(self) -> None:
+        queue = self._queue
+        loop = self._loop
+        assert loop is not None, "threads start with the first call"
+        while True:
+            call = queue.get()
+            if call is None:
+                return
+            batch = [call]
+            ended = call.shard is not None and self._gather(batch)
+            answer, error = self._run(batch)
+            try:
+                loop.call_soon_threadsafe(self._answer, batch, answer, error)
+            except RuntimeError:  # the loop is closed
+                return
+            # nothing of the last call may live on while we wait for the next: its memory is the caller's
+            del call, batch, answer, error
+            if ended:
+                return
+
+    def _gather(self, batch: list[_Call]) -> bool:
+        """Add the small writes that wait already. True if the lane was told to end meanwhile."""
+        size = batch[0].size
+        while size < _BATCH_BYTES_MAX and len(batch) < _BATCH_SHARDS_MAX:
+            try:
+                more = self._queue.get_nowait()
+            except Empty:
+                return False
+            if more is None:
+                return True
+            batch.append(more)
+            size += more.size
+        return False
+
+    def _run(self, batch: Sequence[_Call]) -> tuple[Any, BaseException | None]:
+        try:
+            run = batch[0].run
+            if run is not None:
+                return run(), None
+            assert self.disk is not None, "shards are written to a disk"
+            self.disk.write([call.shard for call in batch if call.shard is not None])
+            return None, None
+        except BaseException as e:
+            return None, e
+
+    def _answer(self, batch: Sequence[_Call], answer: Any, error: BaseException | None) -> None:
+        for call in batch:
+            self._pending.pop(call, None)
+            if not call.future.done():
+                if error is None:
+                    call.future.set_result(answer)
+                else:
+                    call.future.set_exception(error)
+            if call.done is not None:
+                call.done()
+
+    def _look(self) -> None:
+        """Answer what has taken too long; come again only while something is under way."""
+        self._watch = None
+        now = self._clock.monotonic()
+        next_due = None
+        for call in list(self._pending):
+            due = call.started + self._seconds_max
+            if due > now:
+                next_due = due
+                break
+            if not call.future.done():
+                call.future.set_exception(TimeoutError(f"{self._name}: no answer in {self._seconds_max} seconds"))
+            del self._pending[call]
+        if next_due is not None and self._loop is not None:
+            self._watch = self._loop.call_later(next_due - now, self._look)
+
+    def close(self, seconds: float = 5.0) -> None:
+        """End the threads after what is queued; one that hangs is not waited for longer than told."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join(seconds)
+        self._threads.clear()
