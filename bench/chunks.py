@@ -11,7 +11,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import uvloop
 import zstandard
@@ -70,6 +70,9 @@ class QuietPool:
 
     def read_now(self, stripe: Stripe, offset: int, length: int) -> memoryview | None:
         return self.bodies[stripe.write_id][offset : offset + length]
+
+    def settle(self, stripes: Iterable[Stripe]) -> None:
+        pass
 
     async def release(self, stripes: Sequence[tuple[Owner, bytes, Stripe]]) -> None:
         for _, _, stripe in stripes:

@@ -130,6 +130,18 @@ class Rig:
         length = entry.length - offset if length is None else length
         return b"".join([bytes(piece) async for piece in self.chunks.read(entry, offset, length)])
 
+    def hold_commits(self) -> asyncio.Event:
+        """Commits queue up, in order, until the event is set."""
+        gate, turn, commit = asyncio.Event(), asyncio.Lock(), self.state.commit
+
+        async def queued(mutation: Mutation) -> Any:
+            async with turn:
+                await gate.wait()
+                return await commit(mutation)
+
+        self.state.commit = queued
+        return gate
+
     async def until(self, condition: Callable[[], object]) -> None:
         """Let others run until they have brought it about."""
         while not condition():  # noqa: ASYNC110

@@ -113,3 +113,4 @@ async def finish(history: History) -> None:
     assert history.rig.rows() == {}
     assert history.rig.pool.bodies() == {}
     assert history.rig.pool.buffers_bytes == 0
+    assert history.rig.pool.unsettled == set()

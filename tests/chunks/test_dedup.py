@@ -6,7 +6,7 @@ import pytest
 
 from ostraka.chunks import Health
 from ostraka.chunks.rows import CHUNK_COUNTERS, CHUNKS, ZERO, chunk_counter_key, chunk_key, decode_chunk
-from ostraka.errors import Full
+from ostraka.errors import Full, Unavailable
 from ostraka.limits import KIB
 from ostraka.state import Absent, Mutation, Put, Rejected, counter
 
@@ -165,11 +165,48 @@ async def test_an_abandoned_hit_leaves_the_chunk_alone(rig) -> None:
     assert await references(rig, entry) == 1
 
 
-async def test_a_placement_released_without_a_commit_keeps_its_stripe_for_nobody_knows(rig) -> None:
+@pytest.mark.parametrize("size", [SIZE, 500])
+async def test_what_is_released_while_its_commit_is_on_the_way_stays_until_that_is_decided(rig, size: int) -> None:
+    body = rig.noise(size)
+    placed = await rig.place(body)
+    gate = rig.hold_commits()
+    landing = asyncio.ensure_future(rig.state.commit(Mutation(placed.preconditions, placed.operations)))
+    await asyncio.sleep(0)
+    placed.release()  # its caller was cancelled
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert len(rig.pool.unsettled) == len(rig.pool.bodies()) == 1
+    gate.set()
+    await landing
+    await rig.chunks.settled()
+    assert rig.pool.unsettled == set()
+    assert await rig.read(placed.entry) == body
+
+
+@pytest.mark.parametrize("size", [SIZE, 500])
+async def test_what_is_released_and_was_never_committed_is_given_back_behind_all_commits(rig, size: int) -> None:
+    placed = await rig.place(rig.noise(size))
+    gate = rig.hold_commits()
+    placed.release()
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert len(rig.pool.unsettled) == len(rig.pool.bodies()) == 1
+    gate.set()
+    await rig.chunks.settled()
+    assert rig.pool.unsettled == set()
+    assert rig.pool.bodies() == rig.rows() == {}
+
+
+async def test_what_nobody_can_decide_is_left_alone(rig) -> None:
     placed = await rig.place(rig.noise(SIZE))
+
+    async def away(mutation):
+        raise Unavailable("no copy of the state is left")
+
+    rig.state.commit = away
     placed.release()
     await rig.chunks.settled()
-    assert len(rig.pool.bodies()) == 1
+    assert len(rig.pool.unsettled) == len(rig.pool.bodies()) == 1
     assert rig.pool.buffers_bytes == 0
 
 

@@ -168,14 +168,23 @@ async def test_a_caller_that_is_cancelled_just_as_its_pack_was_written_leaves_no
     assert rig.pool.bodies() == {}
 
 
-async def test_an_unknown_outcome_keeps_what_may_have_been_committed(rig) -> None:
-    placements = await asyncio.gather(*(rig.place(rig.noise(500)) for _ in range(2)))
+async def test_a_neighbour_whose_commit_is_on_the_way_keeps_the_pack_of_those_that_were_abandoned(rig) -> None:
+    bodies = [rig.noise(500) for _ in range(2)]
+    placements = await asyncio.gather(*(rig.place(body) for body in bodies))
+    gate = rig.hold_commits()
+    landing = asyncio.ensure_future(rig.state.commit(Mutation((), placements[1].operations)))
+    await turns()
     placements[0].abandon()
-    placements[1].release()  # perhaps its commit is still on its way
+    placements[1].release()
+    await turns()
+    gate.set()
+    await landing
     await rig.chunks.settled()
-    assert len(rig.pool.bodies()) == 1
-    await rig.state.commit(Mutation((), placements[1].operations))
-    assert len(await rig.read(placements[1].entry)) == 500
+    assert await rig.read(placements[1].entry) == bodies[1]
+    assert rig.pool.unsettled == set()
+    await rig.drop(placements[1].entry)
+    await rig.sweep_all()
+    assert rig.rows() == rig.pool.bodies() == {}
 
 
 async def test_a_pack_row_that_is_damaged_is_an_error_for_reader_and_collector(rig) -> None:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ostraka.chunks.counters import Counters
+from ostraka.chunks.rows import named
 from ostraka.chunks.types import Entry
 from ostraka.errors import OstrakaError
 from ostraka.host import Host
 from ostraka.limits import Limits
 from ostraka.pools.types import Owner, Pool, Stripe
-from ostraka.state.types import State
+from ostraka.state.types import Mutation, State
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ class Ground:
 
     pool: Pool
     state: State
-    id_key: bytes  # 32 bytes, for chunk ids
+    secret: bytes  # 32 bytes, the key of chunk ids
     limits: Limits
     host: Host
     executor: Executor
@@ -57,6 +58,28 @@ class Ground:
 
     def in_thread(self, function: Callable[..., T], *arguments: object) -> "asyncio.Future[T]":
         return asyncio.get_running_loop().run_in_executor(self.executor, function, *arguments)
+
+    def settle(self, owner: Owner, owner_id: bytes, stripe: Stripe) -> None:
+        """Whoever could commit this stripe has done so, or never will: tell the pool which (`Pool.settle`)."""
+        try:
+            if named(self.state, owner, owner_id, stripe.write_id):
+                self.pool.settle([stripe])
+                return
+        except OstrakaError:
+            pass  # the state is away, or the row damaged: the stripe stays as it is, which is safe
+        self.tasks.spawn(self._settle(owner, owner_id, stripe))
+
+    async def _settle(self, owner: Owner, owner_id: bytes, stripe: Stripe) -> None:
+        """A commit whose caller was cancelled may still be queued. The state serves one process's commits in order:
+        once an empty one is through, what was queued before it has landed or never will."""
+        try:
+            await self.state.commit(Mutation())
+            if named(self.state, owner, owner_id, stripe.write_id):
+                self.pool.settle([stripe])
+            else:
+                await self.pool.release([(owner, owner_id, stripe)])
+        except OstrakaError:
+            pass  # nobody can tell: compaction leaves it alone while this process lives (ENGINE 19)
 
     def give_back(self, owner: Owner, owner_id: bytes, stripe: Stripe) -> None:
         """A stripe that the state certainly does not name and never will: its shards are dead bytes."""

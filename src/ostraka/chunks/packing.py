@@ -25,7 +25,6 @@ from ostraka.pools.types import Owner, Stripe
 from ostraka.state.types import Ensure, Mutation, Operation, Precondition, Rejected
 
 BUILD_ON_LOOP_MAX = 64 * KIB  # a smaller pack is built faster than a thread takes it over (about 60 us)
-BURIAL_TRIES = 8
 
 _SLOT = Kind.SLOT.value
 
@@ -46,8 +45,8 @@ class _WrittenPack:
 
     def settle(self) -> None:
         self.unsettled -= 1
-        if not self.unsettled and self.abandoned:
-            self.packer.bury(self)
+        if not self.unsettled:
+            self.packer.settle(self)
 
 
 class PlacedSlot:
@@ -190,23 +189,27 @@ class Packer:
             add("compressed_in_bytes", built.compressed_in)
             add("compressed_out_bytes", built.compressed_out)
 
-    def bury(self, pack: _WrittenPack) -> None:
-        """Mark what was abandoned as dead, now that all of the pack's placements have ended."""
-        self._ground.tasks.spawn(self._bury(pack))
+    def settle(self, pack: _WrittenPack) -> None:
+        """All of the pack's placements have ended: bury what was abandoned, and tell the pool what became of it."""
+        ground = self._ground
+        if len(pack.abandoned) == pack.slots:  # none of its commits landed or ever will
+            ground.give_back(Owner.PACK, pack.id, pack.stripe)
+        elif pack.abandoned:
+            ground.tasks.spawn(self._bury(pack))
+        else:
+            ground.settle(Owner.PACK, pack.id, pack.stripe)
 
     async def _bury(self, pack: _WrittenPack) -> None:
         ground, key = self._ground, pack_key(pack.id)
-        for _ in range(BURIAL_TRIES):
-            value = ground.state.get(key)
-            if value is None:
-                if len(pack.abandoned) == pack.slots:  # none of its commits landed or ever will
-                    await ground.pool.release([(Owner.PACK, pack.id, pack.stripe)])
-                return  # else somebody's commit may still land: compaction will find out
-            dead = bury(pack.id, value, decode_pack(value), pack.abandoned, ground.limits.compact_live_ratio)
-            try:
-                await ground.state.commit(Mutation(*dead))
-                return
-            except Rejected:
-                continue
-            except OstrakaError:
-                return  # the bytes stay until fsck finds them; nothing is wrong but room
+        try:
+            await ground.state.commit(Mutation())  # what was queued before has landed or never will
+            while (value := ground.state.get(key)) is not None:
+                dead = bury(pack.id, value, decode_pack(value), pack.abandoned, ground.limits.compact_live_ratio)
+                try:
+                    await ground.state.commit(Mutation(*dead))
+                    break
+                except Rejected:
+                    continue  # somebody changed the row: their commit was progress
+        except OstrakaError:
+            return  # the bytes stay until fsck finds them; nothing is wrong but room
+        ground.settle(Owner.PACK, pack.id, pack.stripe)

@@ -28,13 +28,7 @@ from ostraka.errors import Invalid, TooLarge
 from ostraka.pools.types import Owner, Stripe, StripeBuffer
 from ostraka.state.types import Absent, Add, Equals, Operation, Precondition, Put
 
-ID_KEY_CONTEXT = "ostraka chunk ids v1"  # the store's secret has other uses too: each derives a key of its own
 CHUNK_TAG = "chunk"  # of the precondition that a race breaks: call `again`
-
-
-def id_key(secret: bytes) -> bytes:
-    """The key under which a store's chunk ids of the default domain are made."""
-    return blake3(secret, derive_key_context=ID_KEY_CONTEXT).digest()
 
 
 class ReceiveBuffer:
@@ -161,8 +155,12 @@ class PlacedChunk:
             self._free()
 
     def _free(self) -> None:
-        if self._ended == "abandoned" and self._stripe is not None:
-            self._writer.ground.give_back(Owner.CHUNK, self.entry.id, self._stripe)
+        if self._stripe is not None:
+            ground, stripe = self._writer.ground, self._stripe
+            if self._ended == "abandoned":
+                ground.give_back(Owner.CHUNK, self.entry.id, stripe)
+            else:
+                ground.settle(Owner.CHUNK, self.entry.id, stripe)
         self._stripe = None
         self.buffer.release()
 
@@ -194,5 +192,5 @@ class ChunkWriter:
         return placed
 
     def identify(self, plain: memoryview) -> bytes:
-        """The chunk's id: BLAKE3 under a key of the store's, so that ids tell an outsider nothing (ENGINE 17)."""
-        return blake3(plain, key=self.ground.id_key).digest()
+        """The chunk's id: BLAKE3 under a secret of the store's, so that ids tell an outsider nothing (ENGINE 17)."""
+        return blake3(plain, key=self.ground.secret).digest()

@@ -10,7 +10,7 @@ from ostraka.chunks import references
 from ostraka.chunks.counters import Counters
 from ostraka.chunks.ground import Ground
 from ostraka.chunks.packing import Packer, PlacedSlot
-from ostraka.chunks.placing import ChunkWriter, PlacedChunk, ReceiveBuffer, id_key
+from ostraka.chunks.placing import ChunkWriter, PlacedChunk, ReceiveBuffer
 from ostraka.chunks.reading import Reader
 from ostraka.chunks.rows import Health, chunk_key, decode_chunk, encode
 from ostraka.chunks.sweeping import Sweeper
@@ -32,7 +32,7 @@ def _nobody_reads() -> int:
 class ChunkStore:
     """Chunks and packs of one store, in one process.
 
-    ``secret``: the store's 32 bytes, from which the key of chunk ids is derived. ``pinned_before``: the state's
+    ``secret``: 32 bytes, the store's key of chunk ids. ``pinned_before``: the state's
     sequence at the start of the oldest reader in flight, in any process (SEQUENCE_MAX: nobody reads).
     ``redundant``: whether a stripe is known to have all its shards, for deduplication to count on it. ``on_damage``
     hears of reads that no shard could answer; such a chunk is also marked, so that uploading it again repairs it.
@@ -53,7 +53,7 @@ class ChunkStore:
         on_damage: Callable[[Entry, OstrakaError], None] | None = None,
         board: Board | None = None,
     ) -> None:
-        assert len(secret) == SECRET_SIZE, "the store's secret is 32 bytes"
+        assert len(secret) == SECRET_SIZE, "the key of chunk ids is 32 bytes"
         self._own_executor = None if executor else ThreadPoolExecutor(os.cpu_count() or 2, "chunks")
         self._told = on_damage
         self._marking: set[bytes] = set()
@@ -61,7 +61,7 @@ class ChunkStore:
         self._ground = Ground(
             pool=pool,
             state=state,
-            id_key=id_key(secret),
+            secret=secret,
             limits=limits,
             host=host or Host(),
             executor=executor or self._own_executor,  # type: ignore[arg-type]

@@ -66,7 +66,7 @@ class _Step:
     mutation: Mutation
     dead: tuple[Owner, bytes, Stripe] | None = None
     count: str = ""
-    instead: tuple[Owner, bytes, Stripe] | None = None  # written for this commit: dead if it is rejected
+    written: tuple[Owner, bytes, Stripe] | None = None  # for this commit: dead if it is rejected
 
 
 class Sweeper:
@@ -124,8 +124,10 @@ class Sweeper:
                     dead.append(step.dead)
                 if step.count:
                     ground.counters.add(step.count)
-            elif isinstance(outcome, Rejected) and step.instead is not None:
-                dead.append(step.instead)
+                if step.written is not None:
+                    ground.pool.settle([step.written[2]])
+            elif isinstance(outcome, Rejected) and step.written is not None:
+                dead.append(step.written)
         if dead:
             await ground.pool.release(dead)
         return settled
@@ -193,7 +195,7 @@ class Sweeper:
                 ],
             ),
             count="packs_compacted",
-            instead=(Owner.PACK, pack, stripe),
+            written=(Owner.PACK, pack, stripe),
         )
 
 
