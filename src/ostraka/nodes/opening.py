@@ -6,6 +6,7 @@ directories that the same command finishes: every directory first gets a superbl
 only then, one after the other, those that say "formed". Nothing is acknowledged before the last.
 """
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -83,16 +84,15 @@ def survey(paths: Sequence[Path], files: Files) -> tuple[list[Found], list[str]]
                     f"{paths[j]} lies inside {paths[i]}: each disk is a directory of its own", reason="nested"
                 )
     found = [_look(p, files) for p in real]
-    devices: dict[int, Path] = {}
-    warnings = []
+    devices: dict[int, list[Path]] = {}
     for path in real:
-        try:
-            device = files.device(path)
-        except OSError:
-            continue
-        if device in devices:
-            warnings.append(f"{path} and {devices[device]} are on the same device: if it fails, both are lost at once")
-        devices.setdefault(device, path)
+        with contextlib.suppress(OSError):
+            devices.setdefault(files.device(path), []).append(path)
+    warnings = [
+        f"{', '.join(map(str, same))} are on one device: if it fails, all of them are lost at once"
+        for same in devices.values()
+        if len(same) > 1
+    ]
     return found, warnings
 
 

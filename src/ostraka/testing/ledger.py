@@ -152,6 +152,11 @@ class Load:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def running(self) -> bool:
+        """Whether any client still writes."""
+        return any(t.is_alive() for t in self._threads)
+
     def stop(self) -> None:
         """End the round; raises the first error that was no lost answer."""
         self._stop.set()
