@@ -123,6 +123,15 @@ async def test_too_many_connections_are_turned_away(wire) -> None:
         assert (await fourth.ask(GET)).status == 200
 
 
+async def test_even_turned_away_connections_are_bounded(wire) -> None:
+    async with wire.in_memory(hello, connections_max=2) as connect:
+        clients = [connect() for _ in range(6)]
+        assert [c.closing for c in clients] == [False] * 4 + [True] * 2
+        assert [bool(c.written) for c in clients] == [False] * 2 + [True] * 2 + [False] * 2
+        await clients[5].settle()
+        assert connect.server.connections == 4
+
+
 async def test_a_drain_finishes_what_is_in_flight_and_closes_what_is_idle(wire) -> None:
     started, go = asyncio.Event(), asyncio.Event()
 

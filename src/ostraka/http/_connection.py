@@ -15,6 +15,7 @@ Time: the connection only names its ``phase``; the server's periodic sweep sets 
 
 import asyncio
 import contextlib
+import enum
 import socket
 import struct
 from typing import TYPE_CHECKING, cast
@@ -25,7 +26,7 @@ from ostraka.http._chunked import ChunkFraming
 from ostraka.http._exchange import run_exchange
 from ostraka.http._head import Refusal, check_partial, parse_head
 from ostraka.http._messages import Buffer, Request
-from ostraka.http._render import Fields, render_head
+from ostraka.http._render import render_head
 
 if TYPE_CHECKING:
     from ostraka.http._server import Server
@@ -43,6 +44,12 @@ HANDLER = 2  # our own handler
 BODY = 3  # more of a body that is being read
 WRITE = 4  # the client to take what was written
 LINGER = 5  # the client to notice that we are done with it
+
+
+class Admission(enum.Enum):
+    TAKEN = 1
+    TURNED_AWAY = 2  # with a 503 that it has time to read
+    CUT = 3  # even those that read their 503 are too many
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -118,8 +125,11 @@ class Connection(asyncio.BufferedProtocol):
         # Nothing stays in the process beyond one write: the producer of a body is asked for more only when the
         # kernel has what it gave. 1 for TLS, whose transport would count an empty buffer as full.
         transport.set_write_buffer_limits(high=1 if self._secure else 0, low=0)
-        if not self.server.admit(self):
-            self.refuse(503)
+        match self.server.admit(self):
+            case Admission.TURNED_AWAY:
+                self.refuse(503)
+            case Admission.CUT:
+                self.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         view = self._view
@@ -378,7 +388,7 @@ class Connection(asyncio.BufferedProtocol):
         """Answer ``status`` without a handler, and end."""
         self.server.count_refusal(status)
         framing = "Content-Length: 0\r\nConnection: close\r\n"
-        self.write(render_head(status, Fields((), self.server.stamp.lines()), framing))
+        self.write(render_head(status, self.server.stamp.lines(), framing))
         self._wake_task(None)
         self.linger()
 

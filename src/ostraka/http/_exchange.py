@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ostraka.errors import TooLarge, Truncated
 from ostraka.http._messages import Buffer, Request, Response, discard
-from ostraka.http._render import BadResponse, Fields, render_head
+from ostraka.http._render import BadResponse, render_fields, render_head
 
 if TYPE_CHECKING:
     from ostraka.http._connection import Connection
@@ -119,17 +119,23 @@ def _send_whole(
 ) -> None:
     """Write a response whose body is at hand. Raises BadResponse before anything is written."""
     status = response.status
-    fields = Fields(response.headers, connection.server.stamp.lines())
-    buffers = (body,) if isinstance(body, bytes | bytearray | memoryview) else body
-    size = len(body) if type(body) is bytes else sum(map(_size, buffers))
-    length = fields.length if response.length is None else response.length
+    fields, length = render_fields(response.headers, connection.server.stamp.lines())
+    if response.length is not None:
+        length = response.length
+    if type(body) is bytes:
+        size = len(body)
+        buffers: Sequence[Buffer] = (body,)
+    else:
+        buffers = (body,) if isinstance(body, bytes | bytearray | memoryview) else body
+        size = sum(map(_size, buffers))
     if request.method == "HEAD" or status in _BODILESS:
         framing = _bodiless_framing(status, size if length is None and status != 304 else length)
         connection.write(render_head(status, fields, framing + _option(request, close)))
         return
     if length is not None and length != size:
         raise BadResponse(f"a body of {size} bytes under a Content-Length of {length}")
-    head = render_head(status, fields, f"Content-Length: {size}\r\n{_option(request, close)}")
+    option = "" if request.keep_alive and request.version[1] and not close else _option(request, close)
+    head = render_head(status, fields, f"Content-Length: {size}\r\n{option}")
     if type(body) is bytes and size <= _JOIN_BYTES_MAX:
         connection.write(head + body)
     elif size <= _JOIN_BYTES_MAX:
@@ -155,8 +161,9 @@ async def _send_stream(
     status = response.status
     pieces: AsyncIterator[Buffer] = aiter(body)
     try:
-        fields = Fields(response.headers, connection.server.stamp.lines())
-        length = fields.length if response.length is None else response.length
+        fields, length = render_fields(response.headers, connection.server.stamp.lines())
+        if response.length is not None:
+            length = response.length
         if request.method == "HEAD" or status in _BODILESS:
             framing = _bodiless_framing(status, length) + _option(request, close)
             connection.write(render_head(status, fields, framing))

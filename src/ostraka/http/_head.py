@@ -14,7 +14,7 @@ from ostraka.http._body import NO_BODY, Body
 from ostraka.http._messages import Headers, Request
 from ostraka.limits import Limits
 
-_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n")
+_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@]+)(/[^?]*)?(?:\?(.*))?")
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _TRANSFER_CODING = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r\n]*)", re.IGNORECASE)
@@ -22,6 +22,7 @@ _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:", re.IGNORECASE)
 
 _REMEMBERED_MAX = 2048  # spellings of header names, and hosts, that are remembered
 _LENGTH_DIGITS_MAX = 18
+_HTTP_10, _HTTP_11 = (1, 0), (1, 1)
 
 
 class _Names(dict[bytes, str]):
@@ -155,12 +156,18 @@ def parse_head(
 
     ``make_body(length, expects continue)`` is called if there is a body. Raises Refusal.
     """
-    line = _LINE.match(head)
-    if line is None:
+    parts = head[: head.find(b"\r\n")].split(b" ")  # exactly two blanks; the parser checks what is between
+    if len(parts) != 3:
         raise Refusal(400, "malformed request line")
-    raw_method, target, major, minor_digit = line.groups()
-    if major != b"1" or minor_digit not in b"01":
+    raw_method, target, raw_version = parts
+    if raw_version == b"HTTP/1.1":
+        version, minor = _HTTP_11, 1
+    elif raw_version == b"HTTP/1.0":
+        version, minor = _HTTP_10, 0
+    elif _VERSION.fullmatch(raw_version):
         raise Refusal(505, "only HTTP/1.0 and HTTP/1.1")
+    else:
+        raise Refusal(400, "malformed request line")
     if len(target) > limits.url_bytes_max:
         raise Refusal(414, "target too long")
     try:
@@ -172,7 +179,6 @@ def parse_head(
     method = _methods.get(raw_method) or raw_method.decode("ascii")
     if method == "CONNECT":
         raise Refusal(501, "no tunnels here")
-    minor = 1 if minor_digit == b"1" else 0
     if headers.has_duplicates:
         _check_duplicates(headers)
     field = headers.first.get
@@ -194,7 +200,6 @@ def parse_head(
     expects = expect is not None and minor == 1 and _expects_continue(expect)
     keep_alive = minor == 1 if field("connection") is None else _keeps_alive(headers, minor)
     body = NO_BODY if length == 0 else make_body(length, expects)
-    version = (1, minor)
     return Request(method, target, path, query, headers, version, keep_alive, body, peer, scheme, now)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 from ostraka.host import Clock, SystemClock
 from ostraka.http import _connection
-from ostraka.http._connection import Connection
+from ostraka.http._connection import Admission, Connection
 from ostraka.http._messages import Request, Response
 from ostraka.http._render import Stamp
 from ostraka.limits import LIMITS, Limits
@@ -160,12 +160,15 @@ class Server:
 
     # -- for connections
 
-    def admit(self, connection: Connection) -> bool:
-        """Take a connection in; False if there are too many."""
+    def admit(self, connection: Connection) -> Admission:
+        """Take a connection in, unless there are too many."""
         self._connections.add(connection)
         if self._sweep_timer is None:
             self._sweep_timer = self.loop.call_later(self._sweep_seconds, self._sweep_again)
-        return len(self._connections) <= self.limits.connections_max and not self.draining
+        excess = len(self._connections) - self.limits.connections_max
+        if excess <= 0 and not self.draining:
+            return Admission.TAKEN
+        return Admission.TURNED_AWAY if excess <= self.limits.connections_max else Admission.CUT
 
     def forget(self, connection: Connection) -> None:
         self._connections.discard(connection)
