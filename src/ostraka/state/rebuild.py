@@ -25,13 +25,25 @@ class Rebuilt(Struct, frozen=True):
     rows: int
     digest: int
     sequence: int
+    log_bytes: int  # of the records behind the snapshot
 
 
 def fill(index: Map, snapshot: SnapshotReader, records: Iterable[Record]) -> Rebuilt:
     """Load an empty index. Corrupt when the snapshot does not verify; Full; lmdb.Error."""
     count = _load(index, snapshot)
-    digest, sequence, change = _replay(index, snapshot.header.digest, snapshot.header.sequence, records)
-    return Rebuilt(count + change, digest, sequence)
+    digest, change = snapshot.header.digest, 0
+    sequence, log_bytes = snapshot.header.sequence, 0
+    merged: dict[bytes, bytes | None] = {}
+    for record in records:
+        merged.update(record.rows())
+        sequence = record.last_sequence
+        log_bytes += len(record.payload)
+        if len(merged) >= _ROWS_PER_TRANSACTION:
+            digest, step = _apply(index, merged, digest)
+            change += step
+            merged = {}
+    digest, step = _apply(index, merged, digest)
+    return Rebuilt(count + change + step, digest, sequence, log_bytes)
 
 
 def _load(index: Map, snapshot: SnapshotReader) -> int:
@@ -64,20 +76,6 @@ def _append(index: Map, rows: list[tuple[bytes, bytes]]) -> None:
         txn.commit()
     finally:
         txn.abort()
-
-
-def _replay(index: Map, digest: int, sequence: int, records: Iterable[Record]) -> tuple[int, int, int]:
-    merged: dict[bytes, bytes | None] = {}
-    change = 0
-    for record in records:
-        merged.update(record.rows())
-        sequence = record.last_sequence
-        if len(merged) >= _ROWS_PER_TRANSACTION:
-            digest, step = _apply(index, merged, digest)
-            change += step
-            merged = {}
-    digest, step = _apply(index, merged, digest)
-    return digest, sequence, change + step
 
 
 def _apply(index: Map, rows: dict[bytes, bytes | None], digest: int) -> tuple[int, int]:

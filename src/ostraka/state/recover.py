@@ -288,7 +288,7 @@ def _write_meta(
             digest, sequence, log_bytes = old.digest, old.sequence, old.log_bytes
         else:
             digest, sequence = rebuilt.digest.to_bytes(16, "big"), rebuilt.sequence
-            log_bytes = sum(len(r.payload) for r in truth.records(base.commit + 1))
+            log_bytes = rebuilt.log_bytes
         meta = Meta(
             opening.store,
             opening.epoch,
