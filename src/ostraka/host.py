@@ -7,6 +7,7 @@ Only system calls live here; it knows nothing of records or stores.
 
 import contextlib
 import fcntl
+import mmap
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -73,6 +74,10 @@ class Files(Protocol):
 
     def device(self, path: Path) -> int:
         """The device number, to see that two directories share one."""
+        ...
+
+    def shared(self, path: Path, size: int, *, create: bool = False) -> memoryview:
+        """Memory that all who open path share, for counters; ``create`` makes it anew, all zeros. Never synced."""
         ...
 
     def lock(self, path: Path, *, wait: bool = False) -> contextlib.AbstractContextManager[None]:
@@ -191,6 +196,18 @@ class SystemFiles:
 
     def device(self, path: Path) -> int:
         return os.stat(path).st_dev
+
+    def shared(self, path: Path, size: int, *, create: bool = False) -> memoryview:
+        if create:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0), 0o600)
+        try:
+            if create:
+                os.posix_fallocate(fd, 0, size)  # a hole without room behind it would be SIGBUS
+            return memoryview(mmap.mmap(fd, size))
+        finally:
+            os.close(fd)
 
     @contextlib.contextmanager
     def lock(self, path: Path, *, wait: bool = False) -> Iterator[None]:

@@ -24,8 +24,7 @@ from ostraka.nodes.lookup import Lookup, first_bad
 from ostraka.nodes.settling import Settling
 from ostraka.nodes.shard_index import SEALED, SETTLED, SegmentInfo, ShardIndex
 from ostraka.nodes.space import Space, create_shared
-from ostraka.nodes.types import ShardWrite
-from ostraka.pools.types import Owner
+from ostraka.nodes.types import Owner, ShardWrite
 from ostraka.segments.descriptors import Descriptors
 from ostraka.segments.format import Identity, SegmentId, ShardHeader, segment_seed, sum_cells
 from ostraka.segments.reader import read_header
@@ -79,7 +78,7 @@ class LocalDisk:
         supervises workers holds nothing. Raises OSError, and Refused for a later format.
         """
         recovery.prepare(host, path, Identity(store_id, number))
-        create_shared(recovery.index_directory(path) / "shared")
+        create_shared(host, recovery.index_directory(path) / "shared")
         return cls(path, number, store_id, incarnation, host, limits, owner=True)
 
     @classmethod

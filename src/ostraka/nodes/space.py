@@ -6,8 +6,6 @@ client writes stop first, then compaction; deletes and state commits always have
 """
 
 import contextlib
-import mmap
-import os
 import struct
 import threading
 from collections.abc import Iterator
@@ -24,15 +22,9 @@ _SIZE: Final = 8 * (1 + _SLOTS)
 _FREE_SECONDS: Final = 1.0
 
 
-def create_shared(path: Path) -> None:
+def create_shared(host: Host, path: Path) -> None:
     """Make the shared page anew, all zeros. Only for the one process that owns the store, before others open it."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.posix_fallocate(fd, 0, _SIZE)
-    finally:
-        os.close(fd)
+    host.files.shared(path, _SIZE, create=True)
 
 
 class Space:
@@ -44,11 +36,7 @@ class Space:
         self._limits = limits
         self._lock = threading.Lock()
         self._locks = contextlib.ExitStack()
-        fd = os.open(shared, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            self._words = mmap.mmap(fd, _SIZE)
-        finally:
-            os.close(fd)
+        self._words = host.files.shared(shared, _SIZE)
         self._slot = self._take_slot(shared.parent)
         self._mine = 0
         self._store(self._slot, 0)
@@ -67,7 +55,6 @@ class Space:
     def close(self) -> None:
         self._store(self._slot, 0)
         self._locks.close()
-        self._words.close()
 
     def _load(self, word: int) -> int:
         return int(_WORD.unpack_from(self._words, word * 8)[0])

@@ -6,12 +6,19 @@ committed epoch may take a disk out of writes (ENGINE 1).
 """
 
 from collections.abc import Iterable, Sequence
+from enum import IntEnum
 from typing import Protocol
 
 import msgspec
 
 from ostraka.host import Buffer
-from ostraka.pools.types import Owner
+
+
+class Owner(IntEnum):
+    """Whose bytes a stripe holds; each shard says so too, so that a disk explains itself without the state."""
+
+    CHUNK = 1
+    PACK = 2
 
 
 class ShardWrite(msgspec.Struct, frozen=True):

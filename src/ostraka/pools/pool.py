@@ -13,7 +13,8 @@ Belongs to one event loop; disks are called in the threads of lanes.py.
 
 import asyncio
 import mmap
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -89,12 +90,14 @@ class _Outcome:
 class ErasurePool:
     """Implements pools.types.Pool over the disks of a store."""
 
-    def __init__(self, members: Members, host: Host, limits: Limits) -> None:
+    def __init__(self, members: Members, host: Host, limits: Limits, executor: Executor | None = None) -> None:
+        """``executor`` is where large bodies are encoded; without one the pool has threads of its own for that."""
         self._members = members
         self._host = host
         self._limits = limits
         self._lanes: dict[int, _Threads] = {}
         self._cpu = Lane("encode", None, 2, host.clock, limits.disk_seconds_max)
+        self._executor = executor
         self._tending: asyncio.TimerHandle | None = None
         self._background: set[asyncio.Future[object]] = set()
         self.buffers = Buffers(limits)
@@ -161,7 +164,7 @@ class ErasurePool:
             if k * size <= _INLINE_ENCODE_MAX:
                 codec(k, m).encode(single[:k], parity)
             else:
-                await self._pinned(body, self._cpu.call, partial(codec(k, m).encode, single[:k], parity))
+                await self._compute(partial(codec(k, m).encode, single[:k], parity), body)
         return shards
 
     async def _place(
@@ -278,17 +281,20 @@ class ErasurePool:
         future.add_done_callback(self._background.discard)
         future.add_done_callback(lambda f: f.cancelled() or f.exception())
 
-    async def _pinned(
-        self,
-        body: PooledBuffer | Buffer,
-        call: Callable[[Callable[[], None], Callable[[], None] | None], Awaitable[None]],
-        run: Callable[[], None],
-    ) -> None:
+    async def _compute(self, run: Callable[[], None], body: PooledBuffer | Buffer | None = None) -> None:
+        """Run C code in a thread, its memory pinned until the thread is done."""
+        done = None
         if isinstance(body, PooledBuffer):
             body.pin()
-            await call(run, body.unpin)
-        else:
-            await call(run, None)
+            done = body.unpin
+        if self._executor is None:
+            await self._cpu.call(run, done)
+            return
+        future = asyncio.get_running_loop().run_in_executor(self._executor, run)
+        if done is not None:
+            unpin = done
+            future.add_done_callback(lambda _: unpin())
+        await asyncio.shield(future)
 
     # -- reading
 
@@ -401,7 +407,7 @@ class ErasurePool:
         if size * k <= _INLINE_ENCODE_MAX:
             run()
         else:
-            await self._cpu.call(run)
+            await self._compute(run)
         self.counters.reconstructed_bytes += size * len(wanted)
 
     # -- what becomes of stripes

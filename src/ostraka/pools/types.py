@@ -6,19 +6,12 @@ state: it returns a ``Stripe``, which the caller puts into its own commit.
 """
 
 from collections.abc import Iterable, Sequence
-from enum import IntEnum
 from typing import Protocol
 
 import msgspec
 
 from ostraka.host import Buffer
-
-
-class Owner(IntEnum):
-    """Whose bytes a stripe holds; each shard says so too, so that a disk explains itself without the state."""
-
-    CHUNK = 1
-    PACK = 2
+from ostraka.nodes.types import Owner as Owner
 
 
 class Stripe(msgspec.Struct, frozen=True, array_like=True):
