@@ -6,6 +6,7 @@ only. What an exception does not say for sure is a 500 or 503, never a 404 (law 
 
 import base64
 import logging
+import re
 from collections.abc import Callable
 
 import msgspec
@@ -29,6 +30,7 @@ from ostraka.s3.xml import error_document
 
 _log = logging.getLogger("ostraka.s3")
 _OPEN_TO_ALL_ACCOUNTS = frozenset(("ListBuckets", "CreateBucket"))
+_unprintable = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]").sub  # a client's parser must find the code
 _EXPECTED_OWNER = "x-amz-expected-bucket-owner"
 
 
@@ -196,6 +198,7 @@ class S3App:
         if request.method == "HEAD":
             return Response(failure.status, headers)
         resource = request.raw_path.decode("utf-8", "replace")
+        failure.fields = {n: _unprintable("\ufffd", v) for n, v in failure.fields.items()}
         return Response(failure.status, headers, error_document(failure, record.request_id, self.host_id, resource))
 
     def _region_of(self, bucket: str) -> list[tuple[str, str]]:

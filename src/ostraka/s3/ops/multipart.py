@@ -18,7 +18,7 @@ from ostraka.s3.ops.attributes import attributes_of, refuse_unbuilt
 from ostraka.s3.ops.call import PART_MAX, Call, empty, invalid, parse_number, version_headers
 from ostraka.s3.ops.conditions import write_conditions
 from ostraka.s3.ops.listings import encoding_type, page_size
-from ostraka.s3.ops.payloads import open_body, read_document
+from ostraka.s3.ops.payloads import open_part, read_document
 from ostraka.s3.ops.ranges import parse_copy_range
 from ostraka.s3.ops.writes import copy_origin, replay_of
 
@@ -27,7 +27,7 @@ async def create_multipart_upload(call: Call) -> Response:
     """Begin an upload. Without an algorithm its checksum is CRC64NVME of the full object."""
     attributes = attributes_of(call.headers, call.limits)
     named, kind = call.headers.get("x-amz-checksum-algorithm"), call.headers.get("x-amz-checksum-type")
-    algorithm, kind = checksums.multipart_choice(named, kind)
+    algorithm, kind = checksums.multipart_choice(named, kind) if named or kind else ("", "")
     upload = await call.objects.create_upload(
         call.bucket, call.key, attributes, owner=call.account.name, checksum_algorithm=algorithm, checksum_type=kind
     )
@@ -58,9 +58,10 @@ async def upload_part(call: Call) -> Response:
     refuse_unbuilt(call.headers)
     number, upload_id = _part_number(call), _upload_id(call)
     upload = call.objects.upload(call.bucket, call.key, upload_id)
-    source, digest = open_body(call, upload.checksum_algorithm or None)
+    source, digest = open_part(call, upload.checksum_algorithm)
     part = await call.objects.put_part(call.bucket, call.key, upload_id, number, source, digest)
-    return empty(200, [("ETag", f'"{part.etag}"'), *_checksum_headers(part.checksums)])
+    own = {a: v for a, v in part.checksums.items() if len(part.checksums) == 1 or a != checksums.DEFAULT}
+    return empty(200, [("ETag", f'"{part.etag}"'), *_checksum_headers(own)])
 
 
 async def upload_part_copy(call: Call) -> Response:
@@ -147,8 +148,8 @@ class _Assemble:
 
     def __init__(self, call: Call, upload: Upload | None, kind: str) -> None:
         self._call = call
-        self._algorithm = upload.checksum_algorithm if upload is not None else ""
-        self._kind = upload.checksum_type if upload is not None else ""
+        self._algorithm = (upload.checksum_algorithm if upload is not None else "") or checksums.DEFAULT
+        self._kind = (upload.checksum_type if upload is not None else "") or FULL_OBJECT
         if upload is not None and kind and kind != self._kind:
             raise S3Error(
                 "InvalidRequest",
@@ -159,7 +160,7 @@ class _Assemble:
     def __call__(self, parts: Sequence[PartInfo]) -> Digested:
         etag = hashlib.md5(b"".join(bytes.fromhex(p.etag) for p in parts), usedforsecurity=False).hexdigest()
         values: dict[str, str] = {}
-        if self._algorithm and all(self._algorithm in p.checksums for p in parts):
+        if all(self._algorithm in p.checksums for p in parts):
             sums = [(p.checksums[self._algorithm], p.size) for p in parts]
             values[self._algorithm] = checksums.assemble(self._algorithm, self._kind, sums)
         self._compare(values)
@@ -173,7 +174,7 @@ class _Assemble:
             ours = values.get(algorithm.name)
             if ours is None:
                 message = (
-                    f"The upload was created using the {self._algorithm.lower() or 'null'} checksum algorithm. The "
+                    f"The upload was created using the {self._algorithm.lower()} checksum algorithm. The "
                     "complete request must use the same checksum algorithm."
                 )
                 raise S3Error("InvalidRequest", message)

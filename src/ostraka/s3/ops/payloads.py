@@ -2,21 +2,57 @@
 
 from typing import Any
 
-from ostraka.objects.types import Digest, Source
+from ostraka.host import Buffer
+from ostraka.objects.types import Digest, Digested, Source
 from ostraka.s3 import bodies, model
-from ostraka.s3.checksums import BY_HEADER
-from ostraka.s3.digests import Digests, expected_of, verify_bytes
+from ostraka.s3.checksums import ALGORITHMS, BY_HEADER, DEFAULT, encode
+from ostraka.s3.digests import Digests, Expected, expected_of, verify_bytes
 from ostraka.s3.errors import S3Error
 from ostraka.s3.ops.call import Call
 from ostraka.s3.xml import decode_payload
 
 
-def open_body(call: Call, algorithm: str | None = None) -> tuple[Source, Digest]:
+class WithDefault:
+    """A digest that adds the default checksum to the one that the client chose.
+
+    Parts of an upload that was created without an algorithm need it: SDKs send each part with a checksum of their own
+    choice (botocore: CRC32), and the completed object has CRC64NVME of the whole.
+    """
+
+    __slots__ = ("_default", "_inner")
+
+    def __init__(self, inner: Digests) -> None:
+        self._inner = inner
+        self._default = ALGORITHMS[DEFAULT].new()
+
+    def update(self, data: Buffer) -> None:
+        self._inner.update(data)
+        self._default.update(data)
+
+    def finish(self) -> Digested:
+        done = self._inner.finish()
+        return Digested(done.etag, {**done.checksums, DEFAULT: encode(self._default.digest())}, done.checksum_type)
+
+
+def open_body(call: Call) -> tuple[Source, Digests]:
     """The object's bytes without their framing, and what must hash them; nothing is read yet.
 
-    ``algorithm``: the checksum of the upload that the body is a part of. Raises S3Error MissingContentLength,
-    EntityTooLarge, or what is wrong with the declared digests.
+    Raises S3Error MissingContentLength, EntityTooLarge, or what is wrong with the declared digests.
     """
+    return _open(call, expected_of(call.headers), None)
+
+
+def open_part(call: Call, algorithm: str) -> tuple[Source, Digest]:
+    """The same for a part; ``algorithm`` is its upload's, or "" if that was created without one."""
+    expected = expected_of(call.headers)
+    named = expected.algorithm or expected.trailer
+    source, digest = _open(call, expected, algorithm or None)
+    if not algorithm and named is not None and named.name != DEFAULT:
+        return source, WithDefault(digest)
+    return source, digest
+
+
+def _open(call: Call, expected: Expected, algorithm: str | None) -> tuple[Source, Digests]:
     limits = call.door.limits
     body = bodies.open_body(call.request.body, call.auth, call.headers, limits, inline=False)
     length = body.length
@@ -25,8 +61,7 @@ def open_body(call: Call, algorithm: str | None = None) -> tuple[Source, Digest]
     if length > limits.put_size_max:
         fields = {"ProposedSize": str(length), "MaxSizeAllowed": str(limits.put_size_max)}
         raise S3Error("EntityTooLarge", fields=fields)
-    digest = Digests(expected_of(call.headers), body.verifier, algorithm=algorithm, trailers=lambda: body.trailers)
-    return body, digest
+    return body, Digests(expected, body.verifier, algorithm=algorithm, trailers=lambda: body.trailers)
 
 
 def declared_body(call: Call) -> str:
@@ -46,6 +81,8 @@ async def read_document(call: Call) -> dict[str, Any]:
     """
     body = bodies.open_body(call.request.body, call.auth, call.headers, call.limits)
     expected = expected_of(call.headers)
+    if call.operation == "CompleteMultipartUpload":  # its checksum headers speak of the object, not of this document
+        expected = Expected(expected.md5)
     operation = model.OPERATIONS.get(call.operation)
     if operation is not None and operation.checksum_required and not expected.declared and needs_digest(call):
         raise S3Error("InvalidRequest", "Missing required header for this request: Content-MD5 OR x-amz-checksum-*")

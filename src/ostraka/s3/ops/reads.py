@@ -150,7 +150,8 @@ async def _selected_part(
         if checksums:
             parts, _ = await reader.parts(number - 1, 1)
             if parts and parts[0].number == number:
-                answer += [(f"x-amz-checksum-{a.lower()}", v) for a, v in parts[0].checksums.items()]
+                own = {a: v for a, v in parts[0].checksums.items() if a in info.checksums}
+                answer += [(f"x-amz-checksum-{a.lower()}", v) for a, v in own.items()]
     elif checksums:
         answer += checksum_headers(info)
     if not length:
