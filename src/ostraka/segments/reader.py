@@ -80,11 +80,11 @@ def scan(file: File, identity: Identity, segment: SegmentId) -> Iterator[tuple[i
                 return
             offset = found
             continue
-        end = align(offset + header.data_offset + header.shard_size, alignment)
-        if end <= align(size, alignment):  # else its data is cut off
-            yield offset, header
-        # a torn record's header may be whole while what follows it is not where it says: never skip an intact one
-        offset = end if end <= size else offset + alignment
+        end = offset + header.data_offset + header.shard_size
+        if end > size:  # its data is cut off
+            return
+        yield offset, header
+        offset = align(end, alignment)
 
 
 def _next_magic(file: File, start: int, size: int, alignment: int) -> int | None:
