@@ -8,7 +8,7 @@ truth is asked in its place; when the index as a whole is in doubt it is built a
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import lmdb
 import msgspec
@@ -79,6 +79,7 @@ class EmbeddedState:
             index = self._open_index(generation)
         self._use = self._make_use(generation, index)
         self._committer = Committer(self._apply, limits, host.clock)
+        self.admit: Callable[[], Awaitable[None] | None] | None = None  # asked before each commit; raises to refuse
 
     # -- reads
 
@@ -152,12 +153,16 @@ class EmbeddedState:
     # -- commits
 
     async def commit(self, mutation: Mutation) -> Committed:
+        if self.admit is not None and (wait := self.admit()) is not None:
+            await wait
         outcome = (await self._committer.commit((mutation,)))[0]
         if isinstance(outcome, OstrakaError):
             raise outcome
         return outcome
 
     async def commit_many(self, mutations: Sequence[Mutation]) -> list[Outcome]:
+        if self.admit is not None and (wait := self.admit()) is not None:
+            await wait
         return await self._committer.commit(mutations) if mutations else []
 
     def apply(self, mutations: Sequence[Mutation]) -> list[Outcome]:

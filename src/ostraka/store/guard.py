@@ -1,53 +1,36 @@
-"""The state behind a guard: no commit while the store is read-only, none before this process can be fenced.
+"""Who may commit: nobody while the store is read-only, and no process before it can be fenced.
 
 A store without a majority of its disks must not change (ENGINE 3): what it accepted could be lost to the other half.
 And a process may commit only once the row of its incarnation stands, so that removing that row ends its writes
-(ENGINE 19). Both concern every room above, so they are seen to here, once.
+(ENGINE 19). Both concern every room above the state, so they are seen to here, once, as `EmbeddedState.admit`.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable
 
 from ostraka.nodes.membership import Membership
 from ostraka.objects.rows import INCARNATION
-from ostraka.state import Committed, Ensure, Mutation, Outcome, State
+from ostraka.state import Ensure, Mutation
+from ostraka.state.embedded import EmbeddedState
 
 
-class GuardedState:
-    """A `State` that lets reads through as they are."""
+class Admission:
+    """Admits commits of one process; registers its incarnation before the first."""
 
-    def __init__(self, inner: State, membership: Membership, incarnation: bytes) -> None:
-        self._inner = inner
+    def __init__(self, state: EmbeddedState, membership: Membership, incarnation: bytes) -> None:
+        self._state = state
         self._membership = membership
         self._row = INCARNATION + incarnation
         self._registered = False
-        self._registering = asyncio.Lock()
-        self.get = inner.get
-        self.get_many = inner.get_many
-        self.scan = inner.scan
-        self.first = inner.first
+        self._turn = asyncio.Lock()
 
-    @property
-    def sequence(self) -> int:
-        return self._inner.sequence
-
-    async def commit(self, mutation: Mutation) -> Committed:
+    def admit(self) -> Awaitable[None] | None:
+        """None: go ahead. Raises Unavailable while the store is read-only."""
         self._membership.up()
-        if not self._registered:
-            await self._register()
-        return await self._inner.commit(mutation)
-
-    async def commit_many(self, mutations: Sequence[Mutation]) -> list[Outcome]:
-        self._membership.up()
-        if not self._registered:
-            await self._register()
-        return await self._inner.commit_many(mutations)
-
-    async def close(self) -> None:
-        await self._inner.close()
+        return None if self._registered else self._register()
 
     async def _register(self) -> None:
-        async with self._registering:
+        async with self._turn:
             if not self._registered:
-                await self._inner.commit(Mutation((), [Ensure(self._row, b"")]))
+                await asyncio.to_thread(self._state.apply, [Mutation((), [Ensure(self._row, b"")])])
                 self._registered = True

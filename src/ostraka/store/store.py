@@ -25,13 +25,12 @@ from ostraka.nodes.types import Disk
 from ostraka.objects.store import ObjectStore
 from ostraka.pools.pool import ErasurePool
 from ostraka.shared import Pins, Shared
-from ostraka.state import State
 from ostraka.state.embedded import EmbeddedState
 from ostraka.state.engine import OnCopyFailed
 from ostraka.state.opening import open_owner as open_state_owner
 from ostraka.state.opening import open_shared as open_state_shared
 from ostraka.state.truth import Copy
-from ostraka.store.guard import GuardedState
+from ostraka.store.guard import Admission
 from ostraka.store.keys import Keys
 from ostraka.store.recovery import Recovered, hold, survey_and_judge, take_in
 
@@ -59,8 +58,8 @@ class Store:
     ) -> None:
         self.recovered = recovered
         self.membership = membership
-        self.engine = state  # with what only an embedded state can do; commits go through the guard
-        self.state: State = GuardedState(state, membership, incarnation)
+        self.state = state
+        state.admit = Admission(state, membership, incarnation).admit
         self.disks = disks
         self.shared = shared
         self.incarnation = incarnation
