@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from ostraka.errors import OstrakaError
+from ostraka.errors import Conflict, OstrakaError
 from ostraka.host import Host
 from ostraka.http import Headers, Request, Response
 from ostraka.limits import Limits
@@ -29,6 +29,7 @@ from ostraka.s3.route import PREFLIGHT, route
 from ostraka.s3.xml import error_document
 
 _log = logging.getLogger("ostraka.s3")
+BUCKET_NAME_MAX = 255  # characters; no bucket that was ever made here has more than 63
 _OPEN_TO_ALL_ACCOUNTS = frozenset(("ListBuckets", "CreateBucket"))
 _unprintable = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]").sub  # a client's parser must find the code
 _EXPECTED_OWNER = "x-amz-expected-bucket-owner"
@@ -125,8 +126,8 @@ class S3App:
         record.account, record.access_key = account.name, account.access_key
         headers = _with_hoisted(request.headers, auth)
         bucket, key = address.bucket or "", address.key or ""
+        self._check_names(bucket, key)
         self._allow(account, operation, bucket, headers)
-        self._check_key(key)
         handler = HANDLERS.get(operation)
         if handler is None:
             message = f"{operation} is not implemented"
@@ -148,7 +149,10 @@ class S3App:
         if expected is not None and not is_owner(expected, owner):
             raise S3Error("AccessDenied")
 
-    def _check_key(self, key: str) -> None:
+    def _check_names(self, bucket: str, key: str) -> None:
+        """What is too long to be a name is refused here, so that it never becomes a key of the state."""
+        if len(bucket) > BUCKET_NAME_MAX:
+            raise S3Error("InvalidBucketName", fields={"BucketName": bucket})
         limit = self.door.limits.key_bytes_max
         if len(key) * 4 > limit:
             size = len(key.encode())
@@ -186,6 +190,8 @@ class S3App:
         bucket = address.bucket if address is not None else None
         key = address.key if address is not None else None
         failure = from_error(error, bucket=bucket, key=key)
+        if isinstance(error, Conflict) and ("if-match" in request.headers or "if-none-match" in request.headers):
+            failure = S3Error("ConditionalRequestConflict")
         if failure.status >= 500 and failure.status != 501 and isinstance(error, OstrakaError):
             _log.error("request %s failed: %s: %s", record.request_id, record.operation, error)
         record.code = failure.code

@@ -232,7 +232,12 @@ async def list_multipart_uploads(call: Call) -> Response:
     key = call.arg("key-marker") or ""
     upload = (call.arg("upload-id-marker") or "") if key else ""
     if limit:
-        page = call.objects.list_uploads(call.bucket, prefix, delimiter, key, upload, limit)
+        try:
+            page = call.objects.list_uploads(call.bucket, prefix, delimiter, key, upload, limit)
+        except Absent as e:
+            if e.reason != "upload":
+                raise
+            raise invalid("upload-id-marker", upload, "Invalid uploadId marker") from e
     else:
         call.bucket_info()
         page = UploadPage((), (), False)
