@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from ostraka.s3.model import OPERATIONS
+
+OPERATION_LIST = [o for o in OPERATIONS.values() if o.scope != "other" and o.name != "DeleteBucket"]
 WORDS = [
     "acl", "uploads", "uploadId", "partNumber", "versionId", "versions", "list-type", "max-keys", "prefix", "marker",
     "delimiter", "encoding-type", "continuation-token", "start-after", "tagging", "delete", "cors", "versioning",
@@ -57,12 +60,20 @@ def test_no_request_is_an_internal_error(rig: Any, s3: Any, bucket: str, seed: i
              f"/{bucket}/{'x' * 1025}", "/" + "b" * 5000, f"/{bucket}/k%2", "/%00/k", f"/{bucket}/k/../.."]  # fmt: skip
     seen = set()
     for _ in range(250):
-        method = choice.choice(["GET", "GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"])
-        words = [
-            (choice.choice(WORDS), choice.choice([*VALUES, upload])) for _ in range(choice.choice([0, 1, 1, 2, 3]))
-        ]
-        query = "&".join(f"{n}={v}" if v or choice.random() < 0.5 else n for n, v in words)
-        target = choice.choice(paths) + (f"?{query}" if query else "")
+        if choice.random() < 0.5:  # near to something that exists
+            operation = choice.choice(OPERATION_LIST)
+            method, known = operation.method, [*operation.markers, *operation.needs]
+            target = f"/{bucket}/k" if operation.scope == "key" else f"/{bucket}"
+            words = [
+                (n, "") if "=" in n or n in operation.markers else (n, choice.choice(["1", upload])) for n in known
+            ]
+        else:
+            method = choice.choice(["GET", "GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"])
+            target, words = choice.choice(paths), []
+        for _ in range(choice.choice([0, 1, 1, 2])):
+            words.append((choice.choice(WORDS), choice.choice([*VALUES, upload])))
+        query = "&".join(f"{n}={v}" if v else n for n, v in words)
+        target += f"?{query}" if query else ""
         names = choice.sample(sorted(HEADERS), choice.choice([0, 0, 1, 2]))
         headers = {n: choice.choice(HEADERS[n]) for n in names}
         answer = rig.send(method, target, headers, choice.choice(BODIES) if method in ("PUT", "POST") else b"")
