@@ -3,10 +3,11 @@
 It holds three tables: ``rows`` and ``tails`` (keys.py), and ``meta``. Nothing in it is ever synced by a commit; a
 killed process leaves the last committed transaction, a power cut may leave anything.
 
-LMDB is opened with a writable map: index pages are changed in place in the page cache, which costs a third of the
-same commit through pwrite (bench/state_spike.py). What a writable map risks, a SIGBUS when the file system has no
-block for a page of the sparse file, is excluded by `Map.reserve`: blocks are allocated before a transaction needs
-them, and a full disk is an error before anything is changed.
+LMDB changes its pages through a writable map, which costs half of the processor time that writing them by pwrite
+does (bench/state_spike.py). What a writable map risks is a SIGBUS where a sparse file finds no block on a full disk.
+`Map.reserve` excludes it: blocks are allocated before a transaction changes anything, and a full disk is an error
+while nothing has happened yet. Only file systems that keep an allocated block in place honour that; on others (btrfs,
+ZFS, FUSE) pages are written by pwrite.
 """
 
 import os
@@ -22,6 +23,7 @@ from ostraka.limits import MIB
 
 KEY_SIZE_MAX = 511  # LMDB's bound on a key
 PAGE_SIZE = 4096
+_IN_PLACE = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs"})
 _RESERVE_STEP = 32 * MIB
 _READERS_MAX = 1024  # read transactions at once, all processes together
 _SPARE_TRANSACTIONS = 16
@@ -112,6 +114,21 @@ class Map(Protocol):
     def close(self) -> None: ...
 
 
+def keeps_allocations(directory: Path) -> bool:
+    """Whether a block that was allocated to a file there stays its block when it is written."""
+    device = os.stat(directory).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+            for line in mounts:
+                fields = line.split(" ")
+                if fields[2] == wanted:
+                    return fields[fields.index("-") + 1] in _IN_PLACE
+    except (OSError, ValueError, IndexError):
+        pass
+    return False
+
+
 OpenMap = Callable[[Path, int], Map]
 
 
@@ -141,7 +158,7 @@ class LmdbMap:
             max_spare_txns=_SPARE_TRANSACTIONS,
             sync=False,
             metasync=False,
-            writemap=not readonly,
+            writemap=not readonly and keeps_allocations(path.parent),
             readonly=readonly,
             readahead=False,
             mode=0o600,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 
 from ostraka.errors import Corrupt
+from ostraka.limits import MIB
 from ostraka.state import keys
 from ostraka.state.log import Record
 from ostraka.state.ordered import PAGE_SIZE, Map, Transaction
@@ -16,7 +17,8 @@ from ostraka.state.rows import DIGEST_MASK, row_hash, seal, unseal
 from ostraka.state.snapshot import SnapshotReader
 
 _ROWS_PER_TRANSACTION = 50_000
-_RESERVE_PER_ROW = 3 * PAGE_SIZE
+_RESERVE_PER_ROW = 3 * PAGE_SIZE  # a row in the midst of others may copy its leaf and branches
+_RESERVE_OVERHEAD = 64
 
 
 class Rebuilt(Struct, frozen=True):
@@ -107,8 +109,11 @@ def _apply(index: Map, rows: dict[bytes, bytes | None], digest: int) -> tuple[in
 def _begin(index: Map, rows: Iterable[tuple[bytes, bytes | None]]) -> Transaction:
     txn = index.begin(write=True)
     try:
-        size = sum(_RESERVE_PER_ROW + 2 * len(value or b"") for _, value in rows)
-        index.reserve(size)
+        pages = data = 0
+        for key, value in rows:
+            pages += _RESERVE_PER_ROW
+            data += len(key) + len(value or b"") + _RESERVE_OVERHEAD
+        index.reserve(min(pages, index.size()) + 2 * data + MIB)
     except BaseException:
         txn.abort()
         raise
