@@ -23,6 +23,8 @@ from ostraka.host import Host
 from ostraka.nodes import opening as openings
 from ostraka.nodes.membership import EpochWord, Membership
 from ostraka.nodes.superblock import Epoch, Member
+from ostraka.state.seed import format_copy
+from ostraka.state.truth import Copy
 from ostraka.store import keys as keyring
 from ostraka.store.keys import Keys
 
@@ -30,7 +32,9 @@ log = logging.getLogger("ostraka.store")
 
 LOCK = "lock"
 EPOCH_LOCK = "epoch.lock"
-DERIVED = ("state", "index", "shards")  # of a disk that came back: what it says there is outdated
+STATE = "state"  # directory, on disks that carry a copy of the state
+INDEX = "index"  # directory of the state's index, on one of them
+DERIVED = (STATE, INDEX, "shards")  # of a disk that came back: what it says there is outdated
 
 
 class Recovered(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +87,13 @@ def survey_and_judge(
 
         def prepare(store_id: bytes, epoch: Epoch, numbered: Mapping[int, Path]) -> None:
             made.append(keyring.create(store_id, host, root))
-            keyring.write(made[0], [numbered[d.number] for d in epoch.members if d.state], host)
+            for member in epoch.members:
+                disk = numbered[member.number]
+                discard_derived(disk)  # of a format that a crash ended
+                if member.state:
+                    format_copy(host, store_id, Copy(member.disk_id, disk / STATE), epoch.number)
+                    keyring.write(made[0], [disk], host)
+                host.files.sync_directory(disk)
 
         opening = openings.form([Path(f.path) for f in found], k, m, host, prepare)
         keys = made[0]
@@ -95,13 +105,18 @@ def survey_and_judge(
     return opening, keys, formatted
 
 
+def discard_derived(disk: Path) -> None:
+    """Remove state copy, state index and shard index from a disk; its shards stay."""
+    for name in DERIVED:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(disk / name)
+
+
 def take_in(opening: openings.Opening, host: Host, word: EpochWord) -> Membership:
     """Steps 2 and 3: a membership that says what is true now."""
     for number, path in opening.stale.items():
         log.warning("%s (disk %d) was away: its state copy and index are discarded, its shards verified", path, number)
-        for name in DERIVED:
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(path / name)
+        discard_derived(path)
         host.files.sync_directory(path)
     paths = opening.present | opening.stale
     lock = next(iter(opening.present.values())) / EPOCH_LOCK

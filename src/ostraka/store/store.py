@@ -32,12 +32,10 @@ from ostraka.state.opening import open_shared as open_state_shared
 from ostraka.state.truth import Copy
 from ostraka.store.guard import Admission
 from ostraka.store.keys import Keys
-from ostraka.store.recovery import Recovered, hold, survey_and_judge, take_in
+from ostraka.store.recovery import INDEX, STATE, Recovered, hold, survey_and_judge, take_in
 
 log = logging.getLogger("ostraka.store")
 
-STATE = "state"  # directory, on disks that carry a copy of the state
-INDEX = "index"  # directory of the state's index, on one of them
 THREADS_MIN = 8
 
 
@@ -141,7 +139,6 @@ def open_owner(
         copies,
         index,
         epoch=epoch.number,
-        create=formatted,
         on_copy_failed=_evict_by_id(members),
         limits=limits,
     )

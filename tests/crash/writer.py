@@ -1,0 +1,127 @@
+"""A program that embeds the store, writes to it, and says on standard output what it was told is written.
+
+Run by test_power.py as a process of its own, to be killed or to lose its disk at any moment:
+
+    python writer.py SEED ROUNDS DIR...     write; one JSON line before and one after each change
+    python writer.py verify DIR...          say what is there: one JSON line, name to sha256, and what LIST says
+"""
+
+import asyncio
+import hashlib
+import json
+import random
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from ostraka.errors import Exists
+from ostraka.limits import KIB, LIMITS, MIB
+from ostraka.objects.types import Attributes, Digested
+from ostraka.store.store import Store, open_here
+from ostraka.testing.ledger import Content
+
+SIZES = (0, 900, 2 * KIB, 2 * KIB + 1, 20 * KIB, 128 * KIB, 128 * KIB + 1, 700 * KIB)
+SMALL = replace(LIMITS, log_bytes_before_checkpoint=128 * KIB, segment_size_max=4 * MIB, collect_grace_seconds=0.0)
+BUCKET = "power"
+
+
+class Bytes:
+    """A body in memory, as objects.types.Source and Digest."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.length = len(body)
+        self._at = 0
+        self._md5 = hashlib.md5()
+
+    async def read_into(self, view: memoryview) -> int:
+        piece = self.body[self._at : self._at + len(view)]
+        view[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+    def read_now(self) -> bytes | None:
+        self._at = len(self.body)
+        return self.body
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        self._md5.update(data)
+
+    def finish(self) -> Digested:
+        return Digested(self._md5.hexdigest())
+
+
+def say(**line: object) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+async def write(store: Store, seed: int, rounds: int) -> None:
+    rng = random.Random(seed)
+    collector = store.objects.collector(lambda incarnation: incarnation in store.live_incarnations())
+    try:
+        await store.objects.create_bucket(BUCKET, "root", "us-east-1")
+    except Exists:
+        pass
+    say(ready=True)
+
+    async def client(number: int) -> None:
+        for _ in range(rounds):
+            name = f"c{number}/{rng.randrange(8)}"
+            if rng.random() < 0.15:
+                say(begin=name, seed=None, size=None)
+                await store.objects.delete(BUCKET, name, owner="root")
+                say(done=name)
+                continue
+            content = Content(rng.randrange(30), rng.choice(SIZES))
+            body = Bytes(content.bytes())
+            say(begin=name, seed=content.seed, size=content.size)
+            await store.objects.put(BUCKET, name, body, body, Attributes(), owner="root")
+            say(done=name)
+
+    async def care() -> None:
+        while True:
+            await collector.collect(50)
+            if store.state.checkpoint_due:
+                await store.state.checkpoint()
+            await asyncio.sleep(0)
+
+    cleaner = asyncio.create_task(care())
+    await asyncio.gather(*[client(n) for n in range(4)])
+    cleaner.cancel()
+    say(finished=True)
+
+
+async def verify(store: Store) -> None:
+    found: dict[str, str] = {}
+    listed: list[str] = []
+    if store.objects.list_buckets(None, "", "", 10)[0]:
+        after = ""
+        while True:
+            page = store.objects.list(BUCKET, "", "", after, 1000)
+            listed += [e.key for e in page.entries]
+            after = page.next
+            if not page.truncated:
+                break
+    for name in listed:
+        reader = store.objects.open(BUCKET, name)
+        digest = hashlib.sha256()
+        async for piece in reader.read():
+            digest.update(piece)
+        reader.close()
+        found[name] = digest.hexdigest()
+    say(found=found)
+
+
+async def main(words: list[str]) -> None:
+    verifying = words[0] == "verify"
+    disks = [Path(w) for w in words[1 if verifying else 2 :]]
+    async with open_here(disks, limits=SMALL) as store:
+        if verifying:
+            await verify(store)
+        else:
+            await write(store, int(words[0]), int(words[1]))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:]))
