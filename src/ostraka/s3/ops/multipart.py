@@ -4,7 +4,6 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
 
 from ostraka.errors import Absent, Invalid
 from ostraka.http import Response
@@ -125,7 +124,8 @@ async def complete_multipart_upload(call: Call) -> Response:
         replay=replay_of(call, f"{upload_id}:{text}"),
         size=parse_number("x-amz-mp-object-size", size, 0, call.limits.object_size_max) if size else None,
     )
-    place = f"{call.request.scheme}://{call.headers.get('host') or ''}/{call.bucket}/{quote(call.key)}"
+    path = call.request.raw_path.decode("ascii", "replace")
+    place = f"{call.request.scheme}://{call.headers.get('host') or ''}{path}"
     value = {"Location": place, "Bucket": call.bucket, "Key": call.key, "ETag": doc.quoted(info.etag)}
     sums = doc.checksums(info.checksums, info.checksum_type)
     return doc.answer(call, {**value, **sums}, version_headers(info))

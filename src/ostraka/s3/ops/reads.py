@@ -64,17 +64,19 @@ class ObjectBody:
             self._reader.close()
 
 
+Selection = tuple[int, int, int, list[tuple[str, str]]]  # status, offset, length, response headers
+
+
 async def get_object(call: Call) -> Response:
     """The object's bytes, or a part of them."""
-    headers = call.headers
-    if "x-amz-server-side-encryption-customer-algorithm" in headers:
-        refuse_encryption_keys(headers)
+    _refuse_keys(call.headers)
     reader = call.objects.open(call.bucket, call.key, call.version_id())
     handed_over = False
     try:
-        info = reader.info
-        check_read(headers, info)
-        status, offset, length, answer = await _selected(call, reader)
+        check_read(call.headers, reader.info)
+        part = call.arg("partNumber") if call.query else None
+        selection = _selected(call, reader.info) if part is None else await _selected_part(call, reader, part)
+        status, offset, length, answer = selection
         if length <= READ_NOW_MAX:
             data: Buffer | None = b"" if length == 0 else reader.read_now(offset, length)
             if data is not None:
@@ -90,43 +92,50 @@ async def get_object(call: Call) -> Response:
 
 async def head_object(call: Call) -> Response:
     """What GetObject would say, without the bytes."""
-    headers = call.headers
-    if "x-amz-server-side-encryption-customer-algorithm" in headers:
-        refuse_encryption_keys(headers)
+    _refuse_keys(call.headers)
+    part = call.arg("partNumber") if call.query else None
+    if part is None:
+        info = call.objects.lookup(call.bucket, call.key, call.version_id())
+        check_read(call.headers, info)
+        status, _, length, answer = _selected(call, info)
+        return Response(status, answer, length=length)
     reader = call.objects.open(call.bucket, call.key, call.version_id())
     try:
-        check_read(headers, reader.info)
-        status, _, length, answer = await _selected(call, reader)
+        check_read(call.headers, reader.info)
+        status, _, length, answer = await _selected_part(call, reader, part)
         return Response(status, answer, length=length)
     finally:
         reader.close()
 
 
-async def _selected(call: Call, reader: ObjectReader) -> tuple[int, int, int, list[tuple[str, str]]]:
-    """(status, offset, length, response headers) of what the request asks of the object."""
-    info, headers = reader.info, call.headers
-    wanted = headers.get("range")
-    part = call.arg("partNumber") if call.query else None
-    checksums = (headers.get("x-amz-checksum-mode") or "").upper() == "ENABLED"
-    if part is not None:
-        return await _selected_part(call, reader, part, wanted, checksums)
-    if wanted is not None and _if_range_holds(headers, info):
+def _refuse_keys(headers: Headers) -> None:
+    if "x-amz-server-side-encryption-customer-algorithm" in headers:
+        refuse_encryption_keys(headers)
+
+
+def _wants_checksums(call: Call) -> bool:
+    return (call.headers.get("x-amz-checksum-mode") or "").upper() == "ENABLED"
+
+
+def _selected(call: Call, info: ObjectInfo) -> Selection:
+    """What the request asks of the object: all of it, or a range."""
+    wanted = call.headers.get("range")
+    if wanted is not None and _if_range_holds(call.headers, info):
         span = parse_range_of(wanted, info.size)
         if span is not None:
             answer = object_headers(info)
             answer.append(("Content-Range", f"bytes {span[0]}-{span[0] + span[1] - 1}/{info.size}"))
             return 206, *span, _overridden(call, answer)
     answer = object_headers(info)
-    if checksums:
+    if _wants_checksums(call):
         answer += checksum_headers(info)
     return 200, 0, info.size, _overridden(call, answer)
 
 
-async def _selected_part(
-    call: Call, reader: ObjectReader, text: str, wanted: str | None, checksums: bool
-) -> tuple[int, int, int, list[tuple[str, str]]]:
-    info = reader.info
-    if wanted is not None:
+async def _selected_part(call: Call, reader: ObjectReader, text: str) -> Selection:
+    """One part of a completed upload, or the whole for part 1 of any other object."""
+    info, checksums = reader.info, _wants_checksums(call)
+    if "range" in call.headers:
         raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
     try:
         number = parse_number("partNumber", text, 1, PART_MAX)

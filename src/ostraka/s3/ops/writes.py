@@ -8,7 +8,7 @@ from ostraka.s3.checksums import ALGORITHMS
 from ostraka.s3.digests import Digests, Expected
 from ostraka.s3.errors import S3Error
 from ostraka.s3.ops import documents as doc
-from ostraka.s3.ops.attributes import attributes_of
+from ostraka.s3.ops.attributes import as_text, attributes_of
 from ostraka.s3.ops.call import Call, invalid, is_owner, version_headers
 from ostraka.s3.ops.conditions import UNCONDITIONAL, check_copy_source, write_conditions
 from ostraka.s3.ops.payloads import declared_body, open_body
@@ -22,7 +22,7 @@ def replay_of(call: Call, body: str) -> Replay | None:
     invocation = call.headers.get(INVOCATION)
     if not invocation or len(invocation) > INVOCATION_MAX:
         return None
-    return Replay(call.account.name, call.operation, invocation, body)
+    return Replay(call.account.name, call.operation, as_text(invocation), body)
 
 
 async def put_object(call: Call) -> Response:
