@@ -254,12 +254,11 @@ class LocalDisk:
         self._flush_settled()
         if any(segment in writer.open_segments() for writer in self._writers):
             return 0
-        if segment[:16] == self.incarnation:
-            if self.settling.owes(segment):
-                return 0
-        elif segment[:16] in live:
-            settled = {info.segment for info in self.index.segments() if info.settled}
-            if segment not in settled:
+        if segment[:16] == self.incarnation or segment[:16] in live:
+            settled = self.settling.done(segment) or any(
+                info.settled for info in self.index.segments() if info.segment == segment
+            )
+            if not settled:
                 return 0
         return compaction.compact(self, segment, is_live)
 

@@ -209,7 +209,8 @@ class Lookup:
             census.close()
             ended = self._host.clock.monotonic()
             self._kept = census
-            self._kept_until = ended + max(self._limits.index_trust_seconds, _CENSUS_SHARE * (ended - began))
+            trusted = 0.0 if census.unreadable else self._limits.index_trust_seconds
+            self._kept_until = ended + max(trusted, _CENSUS_SHARE * (ended - began))
             return census
 
 

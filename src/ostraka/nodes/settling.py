@@ -17,6 +17,7 @@ class Settling:
         self._writes: dict[bytes, list[SegmentId]] = {}
         self._owing: dict[SegmentId, int] = {}
         self._sealed: set[SegmentId] = set()
+        self._mine: set[SegmentId] = set()  # all that were sealed here
         self._settled: list[SegmentId] = []  # sealed and settled, not yet told to the index
 
     def wrote(self, extents: Sequence[Extent]) -> None:
@@ -41,6 +42,7 @@ class Settling:
     def sealed(self, segment: SegmentId) -> bool:
         """No more writes go there. True if all of them are settled already."""
         with self._lock:
+            self._mine.add(segment)
             if segment not in self._owing:
                 return True
             self._sealed.add(segment)
@@ -54,6 +56,7 @@ class Settling:
             taken, self._settled = self._settled, []
             return taken
 
-    def owes(self, segment: SegmentId) -> bool:
+    def done(self, segment: SegmentId) -> bool:
+        """Whether the segment was sealed here and all of its writes are settled."""
         with self._lock:
-            return segment in self._owing
+            return segment in self._mine and segment not in self._owing

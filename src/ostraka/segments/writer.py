@@ -317,9 +317,16 @@ class SegmentWriter:
                 self._finish(finished)
 
     def _open(self) -> OpenSegment:
-        segment = segment_id(self._incarnation, next(self._sequence))
-        path = self._directory / segment_name(segment)
-        file = self._files.open(path, write=True, create=True, direct=self._direct)
+        while True:
+            segment = segment_id(self._incarnation, next(self._sequence))
+            path = self._directory / segment_name(segment)
+            try:
+                file = self._files.open(path, write=True, create=True, direct=self._direct)
+            except FileExistsError:  # this disk was opened before in this incarnation
+                continue
+            except OSError as e:
+                raise _failure(e, segment) from e
+            break
         try:
             head = pack_segment_header(self._identity, segment, self._alignment)
             file.pwritev([aligned.aligned_copy([head], len(head)) if self._direct else head], 0)
