@@ -69,6 +69,14 @@ class Limits:
     compact_live_ratio: float = 0.6  # a sealed segment below this is rewritten
     pin_seconds_max: float = 12 * 3600.0  # a reader older than this no longer holds back the collector
 
+    # -- jobs (jobs/)
+    jobs_piece_seconds: float = 0.25  # one piece of background work; then another job has its turn
+    jobs_piece_rows: int = 2000
+    jobs_busy_share: float = 0.25  # of the time, that jobs take while requests change things
+    jobs_idle_seconds_max: float = 30.0  # an idle store is looked at this seldom
+    state_scrub_seconds: float = 24 * 3600.0  # every byte of the state's copies and index is verified this often
+    fsck_findings_max: int = 10_000  # told one by one; the rest are counted
+
     # -- HTTP (http/)
     head_bytes_max: int = 64 * KIB
     header_count_max: int = 200

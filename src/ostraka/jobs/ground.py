@@ -1,0 +1,111 @@
+"""What background work needs of an open store, and the words in which a job speaks of itself (law 13).
+
+A job is a small object whose `run_once` does a bounded piece of work and says what is left. It never loops by itself:
+the scheduler decides when the next piece is due, how much of the machine it may take, and when nothing is to be done.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from ostraka.host import Clock, Host
+from ostraka.limits import Limits
+from ostraka.nodes.local import LocalDisk
+from ostraka.nodes.membership import Membership
+from ostraka.objects.store import ObjectStore
+from ostraka.pools.pool import ErasurePool
+from ostraka.state.embedded import EmbeddedState
+
+T = TypeVar("T")
+
+
+class Ground(Protocol):
+    """The store, as jobs see it; `store.store.Store` is one."""
+
+    @property
+    def membership(self) -> Membership: ...
+
+    @property
+    def state(self) -> EmbeddedState: ...
+
+    @property
+    def pool(self) -> ErasurePool: ...
+
+    @property
+    def objects(self) -> ObjectStore: ...
+
+    @property
+    def disks(self) -> Mapping[int, LocalDisk]: ...
+
+    @property
+    def host(self) -> Host: ...
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def incarnation(self) -> bytes: ...
+
+    def live_incarnations(self) -> set[bytes]:
+        """Of all processes of this store that have not certainly ended; read before what they wrote is judged."""
+        ...
+
+
+class Budget:
+    """How long one piece of work may take, and about how many rows it may touch."""
+
+    __slots__ = ("_clock", "_until", "rows")
+
+    def __init__(self, clock: Clock, seconds: float, rows: int) -> None:
+        self._clock = clock
+        self._until = clock.monotonic() + seconds
+        self.rows = rows
+
+    @property
+    def left(self) -> bool:
+        return self.rows > 0 and self._clock.monotonic() < self._until
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What a piece of work came to.
+
+    ``more``: there is work that can be done at once. ``again_in``: seconds after which there may be, though nothing
+    changed meanwhile; None: only a change brings new work. ``done`` of ``total`` units (None: unknown) in this pass.
+    """
+
+    done: int = 0
+    total: int | None = None
+    more: bool = False
+    again_in: float | None = None
+    note: str = ""
+
+
+class Job(Protocol):
+    """One kind of background work."""
+
+    name: str
+
+    async def run_once(self, budget: Budget) -> Progress:
+        """Do a bounded piece. Errors that time may mend are the job's own to handle; what it raises is logged, and
+        the job is tried again later."""
+        ...
+
+
+async def finish(work: Awaitable[T]) -> T:
+    """Wait for work that threads do and that must not be left to itself: a caller that is cancelled still waits for
+    its end, because what the threads work on is closed next."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+        raise
+
+
+async def in_thread(function: Callable[..., T], *arguments: object) -> T:
+    """A blocking call, seen to its end."""
+    return await finish(asyncio.to_thread(function, *arguments))

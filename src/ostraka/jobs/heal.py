@@ -1,0 +1,270 @@
+"""Healing: after a disk was lost, replaced or came back, every stripe is made whole again.
+
+Two sources of work. The journal of damage (damage.py) names single stripes. And the membership names disks: one that
+is *gone* holds nothing any more, one that is *healing* (new, or back after an absence) holds what nobody has verified.
+A pass walks all rows in key order, a page at a time, and mends each stripe that names such a disk; its place is kept in
+the state, so that a restart goes on where it was. When a pass ends with nothing left, the flag of the healing disks is
+cleared by an epoch change, and gone disks are noted as settled, so that nobody walks for them again.
+
+A disk that is merely down is waited for: its shards are rebuilt elsewhere only when an operator gives it up (`disk
+replace`, `disk forget`). New stripes never wait, they go to the disks that are up.
+
+Everything here can be stopped at any point: what counts is what the rows say.
+"""
+
+import asyncio
+import logging
+import weakref
+from collections.abc import Callable
+
+import msgspec
+
+from ostraka.errors import Corrupt
+from ostraka.jobs import state_copies
+from ostraka.jobs.damage import owner_on
+from ostraka.jobs.ground import Budget, Ground, Progress, in_thread
+from ostraka.jobs.records import BY_WRITE_ID, HEAL_KEY, HURT, HealRecord, HurtRow, decode, encode
+from ostraka.jobs.stripes import Mended, Named, key_of, mend, pages, read_named
+from ostraka.nodes.superblock import Epoch
+from ostraka.pools.types import Owner
+from ostraka.state.types import Delete, Equals, Mutation, Put, Rejected, prefix_end
+
+log = logging.getLogger("ostraka.jobs")
+
+PAGE = 64
+_RETRY_SECONDS = 60.0  # when disks were away, or stripes could not be made whole
+
+_turns: "weakref.WeakKeyDictionary[Ground, asyncio.Lock]" = weakref.WeakKeyDictionary()
+
+
+def turn(ground: Ground) -> asyncio.Lock:
+    """Who heals this store in this process: the job, or a command; never both, lest they do the same work twice."""
+    return _turns.setdefault(ground, asyncio.Lock())
+
+
+OnMended = Callable[[Named, Mended], None]
+
+
+class Heal:
+    name = "heal"
+
+    def __init__(self, ground: Ground, on_mended: OnMended | None = None) -> None:
+        self._ground = ground
+        self._on_mended = on_mended or _tell
+        self._hurt_cursor = HURT
+        self._late: dict[int, float | None] = {}  # gone disks to be walked for once more, and when; None: was done
+        self.record = HealRecord()
+
+    async def run_once(self, budget: Budget) -> Progress:
+        async with turn(self._ground):
+            return await self.step(budget)
+
+    async def step(self, budget: Budget) -> Progress:
+        """As `run_once`, by a caller that has the `turn`."""
+        again = await self._journal(budget)
+        ground = self._ground
+        if await state_copies.restore(ground) is not None:
+            again = _RETRY_SECONDS
+        self.record = self._load()
+        late = await self._once_more()
+        if late is not None:
+            again = late if again is None else min(again, late)
+        epoch = self._epoch()
+        healing, gone = _wanted(epoch, self.record)
+        if not healing and not gone:
+            return Progress(self.record.examined, more=not budget.left, again_in=again)
+        if (healing, gone) != (self.record.healing, self.record.gone):
+            await self._save(
+                msgspec.structs.replace(
+                    self.record, healing=healing, gone=gone, cursor=b"", examined=0, repaired=0, left=0
+                )
+            )
+        if not await self._walk(budget):
+            return Progress(self.record.examined, more=True)
+        if self.record.left or not await self._finish():
+            await self._save(msgspec.structs.replace(self.record, cursor=b"", examined=0, left=0))
+            return Progress(self.record.examined, again_in=_RETRY_SECONDS, note="stripes are left that are not whole")
+        return Progress(self.record.examined, more=True)
+
+    def _epoch(self) -> Epoch:
+        self._ground.membership.disk(-1)  # takes over what another process changed
+        return self._ground.membership.epoch
+
+    # -- a pass over all stripes
+
+    async def _walk(self, budget: Budget) -> bool:
+        """Go on with the pass; True when it is at its end."""
+        ground, record = self._ground, self.record
+        wanted = frozenset(number for number, _ in record.healing)
+        for page in pages(ground.state, record.cursor, PAGE):
+            examined = repaired = left = 0
+            for key, value in page:
+                try:
+                    named = read_named(key, value)
+                except Corrupt as error:
+                    log.error("healing passes over a row: %s", error.message)
+                    left += 1
+                    continue
+                if not any(disk in wanted or ground.membership.gone(disk) for disk in named.stripe.disks):
+                    continue
+                result = await mend(ground, named)
+                self._on_mended(named, result)
+                examined += 1
+                repaired += result.outcome == "repaired"
+                left += any(disk in wanted or ground.membership.gone(disk) for disk in result.bad)
+            budget.rows -= len(page)
+            record = msgspec.structs.replace(
+                record,
+                cursor=page[-1][0] + b"\0",
+                examined=record.examined + examined,
+                repaired=record.repaired + repaired,
+                left=record.left + left,
+            )
+            self.record = record
+            if not budget.left:
+                await self._save(record)
+                return False
+        self.record = record
+        return True
+
+    async def _finish(self) -> bool:
+        """The pass left nothing: record that. False when the membership changed meanwhile."""
+        membership, record = self._ground.membership, self.record
+        await self._save(HealRecord(settled=tuple(sorted({*record.settled, *record.gone})), repaired=record.repaired))
+        soon = self._ground.host.clock.monotonic() + self._ground.limits.collect_grace_seconds
+        for number in record.gone:
+            self._late.setdefault(number, soon)
+        if not record.healing:
+            return True
+
+        def clear() -> bool:
+            with membership.exclusive():
+                members = [
+                    msgspec.structs.replace(d, healing=False) if (d.number, d.since) in record.healing else d
+                    for d in membership.epoch.members
+                ]
+                if members == list(membership.epoch.members):
+                    return False
+                membership.change(members)
+                return True
+
+        cleared = await in_thread(clear)
+        if cleared:
+            log.info("disks %s are whole again", ", ".join(str(number) for number, _ in record.healing))
+        return True
+
+    async def _once_more(self) -> float | None:
+        """A write that was in flight when its disk was given up may have committed behind the pass: walk once more,
+        when such writes have ended. Seconds until then, or None."""
+        now = self._ground.host.clock.monotonic()
+        due = {number for number, at in self._late.items() if at is not None and at <= now}
+        if due:
+            self._late.update(dict.fromkeys(due))
+            settled = tuple(number for number in self.record.settled if number not in due)
+            await self._save(msgspec.structs.replace(self.record, settled=settled))
+        waiting = [at for at in self._late.values() if at is not None]
+        return min(waiting) - now if waiting else None
+
+    # -- single stripes
+
+    async def _journal(self, budget: Budget) -> float | None:
+        """Mend what the journal of damage names; seconds after which to look at what is left of it, or None."""
+        ground, left = self._ground, False
+        end = prefix_end(HURT)
+        while budget.left:
+            page = ground.state.scan(self._hurt_cursor, end, PAGE)
+            for key, value in page:
+                if not await self._hurt(key, value):
+                    left = True
+                budget.rows -= 1
+                self._hurt_cursor = key + b"\0"
+                if not budget.left:
+                    return 0.0
+            if len(page) < PAGE:
+                self._hurt_cursor = HURT
+                break
+        return _RETRY_SECONDS if left else None
+
+    async def _hurt(self, key: bytes, value: bytes) -> bool:
+        """One row of the journal; False when it has to stay there."""
+        ground = self._ground
+        row = decode(key, value)
+        assert isinstance(row, HurtRow)
+        kind, name = key[1], key[2:]
+        if kind == BY_WRITE_ID:
+            found = await self._owner(name, row)
+            if found is None:
+                await self._settle(key, value)  # nobody can say whose it was: fsck verifies all stripes by their rows
+                return True
+            owner, name = found
+        else:
+            owner = Owner(kind)
+        current = ground.state.get(key_of(owner, name))
+        if current is not None:
+            named = read_named(key_of(owner, name), current)
+            result = await mend(ground, named)
+            self._on_mended(named, result)
+            if result.outcome == "away":
+                return False
+        await self._settle(key, value)
+        return True
+
+    async def _owner(self, write_id: bytes, row: HurtRow) -> tuple[Owner, bytes] | None:
+        stripe = row.stripe
+        for index, number in enumerate(stripe.disks if stripe is not None else ()):
+            disk = self._ground.disks.get(number)
+            if disk is not None and self._ground.membership.disk(number) is disk:
+                found = await in_thread(owner_on, disk, write_id, index)
+                if found is not None:
+                    return found
+        return None
+
+    async def _settle(self, key: bytes, value: bytes) -> None:
+        try:
+            await self._ground.state.commit(Mutation([Equals(key, value)], [Delete(key)]))
+        except Rejected:
+            pass
+
+    # -- where we are
+
+    def _load(self) -> HealRecord:
+        value = self._ground.state.get(HEAL_KEY)
+        if value is None:
+            return HealRecord()
+        try:
+            record = decode(HEAL_KEY, value)
+            assert isinstance(record, HealRecord)
+            return record
+        except Corrupt as error:
+            log.warning("%s; all stripes are walked again", error.message)
+            return HealRecord()
+
+    async def _save(self, record: HealRecord) -> None:
+        await self._ground.state.commit(Mutation((), [Put(HEAL_KEY, encode(record))]))
+        self.record = record
+
+
+def _wanted(epoch: Epoch, record: HealRecord) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]:
+    """(healing disks that are up with the epoch they came in, gone disks that stripes may still name)."""
+    healing = tuple((d.number, d.since) for d in epoch.members if d.healing and d.up)
+    members = {d.number for d in epoch.members}
+    gone = tuple(n for n in range(epoch.next_number) if n not in members and n not in record.settled)
+    return healing, gone
+
+
+def pending(ground: Ground) -> bool:
+    """Whether the membership asks for a pass."""
+    value = ground.state.get(HEAL_KEY)
+    record = HealRecord()
+    if value is not None:
+        found = decode(HEAL_KEY, value)
+        assert isinstance(found, HealRecord)
+        record = found
+    return _wanted(ground.membership.epoch, record) != ((), ())
+
+
+def _tell(named: Named, result: Mended) -> None:
+    if result.outcome == "lost":
+        log.error("%s is damaged beyond repair: %s", named.name, result.note)
+    elif result.outcome == "repaired":
+        log.info("%s was repaired", named.name)

@@ -1,0 +1,76 @@
+"""Rows that jobs keep in the state: what they must not forget over a restart (docs/format/job-rows.md).
+
+j  name                 a job's own record, msgpack, its version first
+h  write id (16)        a stripe with a shard that was found damaged or missing: HurtRow
+"""
+
+import msgspec
+
+from ostraka.errors import Corrupt
+from ostraka.pools.types import Owner, Stripe
+
+JOB = b"j"
+HURT = b"h"
+TABLES = (JOB, HURT)
+VERSION = 1
+BY_WRITE_ID = 0
+ID_SIZES = {BY_WRITE_ID: 16, int(Owner.CHUNK): 32, int(Owner.PACK): 16}
+
+
+class HealRecord(msgspec.Struct, frozen=True, array_like=True):
+    """How far healing has come. ``settled``: disks that are gone, and that no stripe names any more.
+
+    A pass walks all stripes from ``cursor`` on, for the disks that it began with: ``healing`` came back or are new,
+    ``gone`` were replaced or forgotten. Empty: no pass is under way. ``left``: stripes of this pass that are not whole.
+    """
+
+    version: int = VERSION
+    settled: tuple[int, ...] = ()
+    healing: tuple[tuple[int, int], ...] = ()  # (disk, since)
+    gone: tuple[int, ...] = ()
+    cursor: bytes = b""
+    examined: int = 0
+    repaired: int = 0
+    left: int = 0
+
+
+class ScrubRecord(msgspec.Struct, frozen=True, array_like=True):
+    """``finished``: when the last scrub of the state ended, by the wall clock."""
+
+    version: int = VERSION
+    finished: float = 0.0
+
+
+class HurtRow(msgspec.Struct, frozen=True, array_like=True):
+    """``stripe``: where to look for who owns it, when the key does not say."""
+
+    version: int = VERSION
+    stripe: Stripe | None = None
+
+
+_heal = msgspec.msgpack.Decoder(HealRecord).decode
+_scrub = msgspec.msgpack.Decoder(ScrubRecord).decode
+_hurt = msgspec.msgpack.Decoder(HurtRow).decode
+encode = msgspec.msgpack.Encoder().encode
+
+
+def hurt_key(kind: int, name: bytes) -> bytes:
+    return HURT + bytes((kind,)) + name
+
+
+HEAL_KEY = JOB + b"heal"
+SCRUB_KEY = JOB + b"scrub"
+
+
+def decode(key: bytes, value: bytes) -> HealRecord | ScrubRecord | HurtRow:
+    """A row of these tables. Raises Corrupt for what cannot be one."""
+    try:
+        if key == HEAL_KEY:
+            return _heal(value)
+        if key == SCRUB_KEY:
+            return _scrub(value)
+        if key[:1] == HURT and len(key) > 2 and len(key) == 2 + ID_SIZES.get(key[1], -1):
+            return _hurt(value)
+    except msgspec.DecodeError as error:
+        raise Corrupt(f"a row of a job that cannot be read: {error}", reason="row") from None
+    raise Corrupt(f"a key that is none of the jobs': {key[:32].hex()}", reason="row")

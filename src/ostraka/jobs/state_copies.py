@@ -1,0 +1,106 @@
+"""The state's copies: m+1 of them, on disks that are up; what the epoch says and where commits go are kept alike.
+
+A copy is made in this order, so that a crash at any point leaves at worst a copy that nobody counts: the store's keys,
+the copy itself, which from then on takes every commit, and last the epoch that says so.
+"""
+
+import contextlib
+import logging
+from pathlib import Path
+
+import msgspec
+
+from ostraka.errors import OstrakaError
+from ostraka.jobs.ground import Ground, finish, in_thread
+from ostraka.nodes.superblock import Epoch, Member
+from ostraka.state.truth import Copy
+
+log = logging.getLogger("ostraka.jobs")
+
+STATE = "state"  # the directory on a disk that carries a copy (store.store.STATE)
+KEYS = "keys.json"  # goes with every copy (store.keys.NAME)
+
+
+def carriers(epoch: Epoch) -> list[Member]:
+    """Members whose copies count."""
+    return [d for d in epoch.members if d.state and d.up]
+
+
+async def restore(ground: Ground, *, override: bool = False) -> str | None:
+    """Make copies until m+1 are on disks that are up, or no disk is left; what could not be done, or None.
+
+    ``override``: an operator's word, that the epoch may change without a majority.
+    """
+    membership = ground.membership
+    if membership.read_only and not override:
+        return None
+    problem: str | None = None
+    tried: set[int] = set()
+    while True:
+        try:
+            await _forget_lost(ground)
+        except OstrakaError as error:
+            return error.message
+        epoch = membership.epoch
+        if len(carriers(epoch)) >= min(epoch.m + 1, sum(d.up for d in epoch.members)):
+            return problem
+        free = [d for d in epoch.members if d.up and not d.state and d.number not in tried]
+        if not free:
+            return problem or "no disk is left for a copy of the state"
+        # a disk that is new holds nothing else that could be lost with it
+        member = max(free, key=lambda d: (d.healing, d.number))
+        tried.add(member.number)
+        try:
+            await make_copy(ground, member, override=override)
+        except (OstrakaError, OSError) as error:
+            problem = f"no copy of the state on disk {member.number}: {error}"
+            log.error("%s", problem)
+
+
+async def make_copy(ground: Ground, member: Member, *, override: bool = False) -> None:
+    """A copy of the state on the disk of this member. Raises what keeps it from being made."""
+    membership = ground.membership
+    path = membership.paths[member.number]
+    await in_thread(_carry_keys, ground, path)
+    await finish(ground.state.seed(Copy(member.disk_id, path / STATE), membership.epoch.number))
+    await in_thread(_record, ground, member.number, override)
+    log.info("disk %d (%s) carries a copy of the state now", member.number, path)
+
+
+def _carry_keys(ground: Ground, path: Path) -> None:
+    files, membership = ground.host.files, ground.membership
+    problem: OSError | None = None
+    for carrier in carriers(membership.epoch):
+        try:
+            content = files.read(membership.paths[carrier.number] / KEYS)
+            msgspec.json.decode(content)
+        except (OSError, KeyError, msgspec.DecodeError) as error:
+            problem = error if isinstance(error, OSError) else OSError(str(error))
+            continue
+        files.publish(path / KEYS, content, mode=0o600)
+        return
+    raise problem or OSError("no disk carries the state")
+
+
+def _record(ground: Ground, number: int, override: bool) -> None:
+    membership = ground.membership
+    with membership.exclusive():
+        membership.change(
+            [msgspec.structs.replace(d, state=True) if d.number == number else d for d in membership.epoch.members],
+            override=override,
+        )
+        epoch = membership.epoch
+    with contextlib.suppress(OstrakaError):
+        ground.state.set_epoch_now(epoch.number)
+
+
+async def _forget_lost(ground: Ground) -> None:
+    """Commits no longer go to copies whose disks are down or gone; the last copy is kept until there is another."""
+    membership, state = ground.membership, ground.state
+    epoch = membership.epoch
+    up = {d.disk_id for d in epoch.members if d.up}
+    copies = state.meta().copies
+    if any(position.disk in up for position in copies):
+        for position in copies:
+            if position.disk not in up:
+                await finish(state.drop(position.disk, epoch.number))
