@@ -35,7 +35,7 @@ from ostraka.state import Copy, Mutation, Put, open_owner, open_shared
 from ostraka.state.ordered import LmdbMap
 from ostraka.state.rows import row_hash
 from ostraka.state.seed import format_copy
-from ostraka.state.snapshot import SnapshotHeader, StagedFile, snapshot_name, verify_file, write_snapshot
+from ostraka.state.snapshot import SnapshotHeader, StagedFile, snapshot_name, write_snapshot
 
 STORE = b"a store to bench"
 LMDB_SYNCS_PER_COMMIT = 2  # its data pages, then its meta page
@@ -197,7 +197,7 @@ def prepare(root: Path, rows: list[tuple[bytes, bytes]]) -> None:
     staged = [StagedFile(host.files, copy.path, snapshot_name(1), "bench") for copy in copies]
     size, _ = write_snapshot(SnapshotHeader(STORE, 0, 1, 1, digest), rows, staged)
     for file in staged:
-        file.publish(verify_file)
+        file.publish()
     seconds = time.perf_counter() - start
     print(f"snapshot of {len(rows):,} rows, {size / 1e6:.0f} MB on 3 copies: {seconds:.2f} s")
     owner = open_owner(host, STORE, copies, root / "index", limits=LIMITS_HERE)

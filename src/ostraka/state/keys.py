@@ -20,6 +20,7 @@ from ostraka.state.types import prefix_end
 
 HEAD_SIZE = 480
 HEAD_ID_SIZE = 8
+_BEYOND = b"\xff" * (HEAD_SIZE + 1)  # above every key that is short enough to stand for itself
 _MARK = b"\x00"
 _LAST_HEAD = b"head"  # row of ``meta``: the last head id given out
 
@@ -73,7 +74,7 @@ def walk(
     txn: Transaction, index: Map, start: bytes = b"", end: bytes | None = None, reverse: bool = False
 ) -> Iterator[tuple[bytes, bytes]]:
     """(key, raw row) of start <= key < end in byte order, or its reverse. Nothing may be written meanwhile."""
-    yield from (_down if reverse else _up)(txn, index, index.rows, b"", start, end)
+    return (_down if reverse else _up)(txn, index, index.rows, b"", start, end)
 
 
 def _up(
@@ -82,14 +83,18 @@ def _up(
     """What follows ``base`` in the keys of table, from start to end, with anchors followed down."""
     cursor = txn.cursor(db=table)
     skip = len(base)
+    stop = end if end is not None else _BEYOND
     if not cursor.set_range(_physical(base + start) or b"\x00"):
         return
     for key, raw in cursor.iternext():
-        if not key.startswith(base):
-            return
-        if len(key) <= HEAD_SIZE:
+        if skip:
+            if not key.startswith(base):
+                return
             rest = key[skip:]
-            if end is not None and rest >= end:
+        else:
+            rest = key
+        if len(key) <= HEAD_SIZE:
+            if rest >= stop:
                 return
             yield rest, raw
             continue
