@@ -9,7 +9,7 @@ import pytest
 
 from ostraka.errors import Corrupt, Refused
 from ostraka.state import Copy, Mutation, Put, verify_copies
-from ostraka.state.log import Record
+from ostraka.state.log import End, LogReader, Record, ScanEnd
 from ostraka.state.rows import DIGEST_MASK, encode_rows, row_hash
 
 
@@ -69,7 +69,7 @@ def test_a_tail_torn_at_any_byte_is_the_end_and_stays_as_it_is(make_store: Any) 
     log = store.logs()[0]
     whole = log.read_bytes()
     tail = whole[end:].rstrip(b"\0")
-    for cut in [*range(100), *range(100, len(tail), 37), len(tail) - 1]:
+    for cut in [0, 1, 3, 4, 79, 80, 81, *range(150, len(tail), 150), len(tail) - 1]:
         target = make_store(1, name=f"cut{cut}")
         shutil.copytree(store.copies[0].path, target.copies[0].path)
         torn = target.logs()[0]
@@ -83,6 +83,28 @@ def test_a_tail_torn_at_any_byte_is_the_end_and_stays_as_it_is(make_store: Any) 
         assert [k for k, _ in once_more.scan(b"", None, 9)] == [b"after", b"kept"], cut
         target.abandon(once_more)
         shutil.rmtree(target.root)
+
+
+def test_a_reader_takes_a_record_cut_at_any_byte_for_a_torn_tail(store: Any) -> None:
+    state = store.create()
+    state.apply([put(b"kept", b"1")])
+    end = state.meta().copies[0].end
+    durable_but_unfinished(state, [(b"torn", b"\0" * 50 + b"2" * 250 + b"\0" * 50)], [0])
+    store.abandon(state)
+    path = store.root / "cut"
+    whole = store.logs()[0].read_bytes()
+    tail = whole[end:].rstrip(b"\0")
+    for ahead in (0, 100):  # zeros ahead of the records, or the end of the file
+        for cut in range(len(tail)):
+            path.write_bytes(whole[: end + cut] + bytes(len(tail) - cut + ahead if ahead else 0))
+            file = store.host.files.open(path)
+            reader = LogReader(file)
+            reader.header()
+            *found, last = reader.records()
+            file.close()
+            assert isinstance(last, ScanEnd)
+            assert (len(found), last.offset) == (1, end)
+            assert last.end is (End.CLEAN if cut == 0 else End.TORN)
 
 
 def test_sectors_of_a_torn_tail_may_arrive_in_any_order(make_store: Any) -> None:
