@@ -114,6 +114,9 @@ class Lane:
                 return False
             if more is None:
                 return True
+            if more.run is not None:  # not a write: it has its own turn
+                self._queue.put(more)
+                return False
             batch.append(more)
             size += more.size
         return False
