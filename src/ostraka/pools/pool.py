@@ -99,7 +99,7 @@ class ErasurePool:
         self._cpu = Lane("encode", None, 2, host.clock, limits.disk_seconds_max)
         self._executor = executor
         self._tending: asyncio.TimerHandle | None = None
-        self._background: set[asyncio.Future[object]] = set()
+        self._background: set[asyncio.Future[Any]] = set()
         self.buffers = Buffers(limits)
         self.counters = Counters()
         self.on_damage: Callable[[Stripe, int], None] | None = None  # a read found this shard missing or damaged
@@ -234,6 +234,7 @@ class ErasurePool:
             await asyncio.wait(futures.values())
         except BaseException:
             for index, future in futures.items():  # cancelled: whatever still arrives is given up as it arrives
+                self._forget(future)
                 future.add_done_callback(partial(self._orphan, stripe, places[index], index))
             raise
         missing: list[int] = []
@@ -275,7 +276,7 @@ class ErasurePool:
             if disk is not None:
                 self._forget(self._threads(disk).writes.call(partial(disk.release, [(stripe.write_id, index)])))
 
-    def _forget(self, future: "asyncio.Future[object]") -> None:
+    def _forget(self, future: "asyncio.Future[Any]") -> None:
         """Own a call whose outcome changes nothing (a disk that fails now is found out by the next write)."""
         self._background.add(future)
         future.add_done_callback(self._background.discard)
@@ -299,7 +300,7 @@ class ErasurePool:
     # -- reading
 
     def read_now(self, stripe: Stripe, offset: int, length: int) -> memoryview | None:
-        if length > self._limits.read_now_bytes_max or offset + length > stripe.length:
+        if not 0 < length <= self._limits.read_now_bytes_max or offset + length > stripe.length:
             return None
         index, start = divmod(offset, stripe.shard_size)
         if start + length > stripe.shard_size:
@@ -534,14 +535,16 @@ class ErasurePool:
 
     async def close(self) -> None:
         """Wait for what is under way and end the threads. Closes no disks: they belong to the members."""
-        if self._background:
+        while self._background:
             await asyncio.wait(self._background)
+            await asyncio.sleep(0)  # what was given up just now adds calls of its own
         if self._tending is not None:
             self._tending.cancel()
             self._tending = None
+        loop = asyncio.get_running_loop()
         for threads in self._lanes.values():
-            threads.close()
-        self._cpu.close()
+            await loop.run_in_executor(None, threads.close)
+        await loop.run_in_executor(None, self._cpu.close)
         self.buffers.close()
 
 
