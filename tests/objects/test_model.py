@@ -19,7 +19,7 @@ from ostraka.errors import Absent, Exists, Invalid, PreconditionFailed
 from ostraka.objects.types import Attributes, CompletePart, DeleteMarker, WriteConditions
 
 KEYS = ("a", "a/", "a/b", "a/b/c", "a/c", "a0", "b", "\x00", "\x01", "a\x00", "a\x01/x", "é/ü", "//", "\U0001f600/x")
-keys = st.sampled_from(KEYS)
+keys = st.one_of(st.sampled_from(("a", "a/b")), st.sampled_from(("a", "a/b", "a/c")), st.sampled_from(KEYS))
 sizes = st.sampled_from(SIZES)
 picks = st.integers(0, 10**6)
 
@@ -170,6 +170,17 @@ class History(RuleBasedStateMachine):
         bucket, key, version = found[pick % len(found)]
         answer = self.do(self.rig.objects.delete(bucket, key, version.version_id))
         assert (answer.version_id, answer.delete_marker) == (version.version_id, version.marker)
+        self.buckets[bucket].delete_version(key, version.version_id)
+
+    @precondition(lambda self: self.all_versions())
+    @rule(pick=picks)
+    def delete_the_newest_version(self, pick: int) -> None:
+        """What follows it, an object or a marker or nothing, becomes current."""
+        named = sorted({(bucket, key) for bucket, key, _ in self.all_versions()})
+        named.sort(key=lambda name: -len(self.buckets[name[0]].keys[name[1]]))
+        bucket, key = named[pick % min(2, len(named))]
+        version = self.buckets[bucket].keys[key][0]
+        self.do(self.rig.objects.delete(bucket, key, version.version_id))
         self.buckets[bucket].delete_version(key, version.version_id)
 
     @rule(bucket=st.sampled_from(("one", "two")), pick=picks)
