@@ -99,9 +99,12 @@ def test_a_stale_disk_that_comes_back_is_verified_and_only_what_it_lacks_is_rebu
 
             from ostraka.jobs.ground import Budget
 
-            heal = Heal(store, lambda named, result: counts.update(
-                examined=counts["examined"] + 1, repaired=counts["repaired"] + (result.outcome == "repaired")
-            ))
+            heal = Heal(
+                store,
+                lambda named, result: counts.update(
+                    examined=counts["examined"] + 1, repaired=counts["repaired"] + (result.outcome == "repaired")
+                ),
+            )
             while (await heal.run_once(Budget(store.host.clock, 1.0, 1000))).more:
                 pass
             assert counts["examined"] > 0 and counts["repaired"] == 0  # what it holds counts again, nothing was missing
@@ -151,8 +154,13 @@ def test_a_replace_that_was_cut_short_is_finished_by_the_same_command(tmp_path: 
         left = [paths[0], *paths[2:]]
         async with opened(left) as store:
             with pytest.raises((Stop, BaseExceptionGroup)):
-                await operate(store, "disk-replace", Steps(lambda s, done: s == step and done in (1, 0) and (
-                    step != "adopting" or done == 1)), old="1", new=str(new))
+                await operate(
+                    store,
+                    "disk-replace",
+                    Steps(lambda s, done: s == step and done in (1, 0) and (step != "adopting" or done == 1)),
+                    old="1",
+                    new=str(new),
+                )
         async with opened(left) as store:  # as a person would: with the directories of before
             result = await operate(store, "disk-replace", old="1", new=str(new))
             assert result["path"] == str(new)
