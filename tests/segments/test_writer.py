@@ -42,12 +42,12 @@ class Rig:
     def append(self, *records: Record) -> list[Extent]:
         return self.writer.append(records, self.published.extend)
 
-    def read(self, extent: Extent) -> bytes | int | None:
+    def read(self, extent: Extent) -> bytes | int:
         file = self.files.open(self.directory / fmt.segment_name(extent.segment))
         into = memoryview(bytearray(extent.header.shard_size))
         bad = read_shard(file, extent.offset, extent.header, 0, into)
         file.close()
-        return bytes(into) if bad == -1 else bad
+        return bytes(into) if bad is None else bad
 
     def found(self) -> dict[bytes, tuple[int, fmt.ShardHeader]]:
         """What a rebuild would find, by shard key."""

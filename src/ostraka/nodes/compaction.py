@@ -90,7 +90,7 @@ class _Moves:
         descriptor = self._disk.descriptors.take(extent.segment)
         try:
             data = memoryview(bytearray(header.shard_size))
-            if read_shard(descriptor.file, extent.offset, header, 0, data) != -1:
+            if read_shard(descriptor.file, extent.offset, header, 0, data) is not None:
                 raise Corrupt(
                     f"disk {self._disk.number}: shard {header.write_id.hex()}.{header.index} is damaged; "
                     "its segment is compacted once it is repaired",

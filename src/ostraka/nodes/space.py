@@ -18,6 +18,7 @@ from ostraka.limits import Limits
 
 _SLOTS: Final = 63  # processes that share a disk; more of them share the first one's word
 _WORD: Final = struct.Struct("<Q")
+_PROMISES: Final = struct.Struct(f"<{_SLOTS}Q")
 _SIZE: Final = 8 * (1 + _SLOTS)
 _FREE_SECONDS: Final = 1.0
 
@@ -85,7 +86,7 @@ class Space:
         with self._lock:
             free, total = self._host.files.free(self._directory)
             reserve = min(int(total * fraction), self._limits.reserve_bytes_max)
-            promised = sum(_WORD.unpack_from(self._words, slot * 8)[0] for slot in range(1, _SLOTS + 1))
+            promised = sum(_PROMISES.unpack_from(self._words, 8))
             if free - promised - size < reserve:
                 raise Full(f"{self._directory}: {free} bytes free, {reserve} of them held back", reason="disk")
             self._mine += size

@@ -9,16 +9,20 @@ thread is left to its fate.
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
-from ostraka.host import Clock
+from ostraka.host import Clock, Host
+from ostraka.limits import Limits
 from ostraka.nodes.types import Disk, ShardWrite
+from ostraka.pools.buffers import PooledBuffer
 
 T = TypeVar("T")
 
 _BATCH_SHARDS_MAX: Final = 256
 _BATCH_BYTES_MAX: Final = 1 << 20
+_TEND_SECONDS: Final = 10.0
 
 
 class _Call:
@@ -169,3 +173,79 @@ class Lane:
         for thread in self._threads:
             thread.join(seconds)
         self._threads.clear()
+
+
+class _Threads:
+    """The lanes of one disk."""
+
+    __slots__ = ("disk", "reads", "writes")
+
+    def __init__(self, disk: Disk, host: Host, limits: Limits) -> None:
+        self.disk = disk
+        name = f"disk-{disk.number}"
+        self.writes = Lane(f"{name}-w", disk, limits.disk_write_threads, host.clock, limits.disk_seconds_max)
+        self.reads = Lane(f"{name}-r", disk, limits.disk_read_threads, host.clock, limits.disk_seconds_max)
+
+    def close(self, seconds: float = 5.0) -> None:
+        self.writes.close(seconds)
+        self.reads.close(seconds)
+
+
+class Lanes:
+    """The threads of a pool: those of each disk, and where large computations run."""
+
+    def __init__(self, host: Host, limits: Limits, executor: Executor | None) -> None:
+        self._host = host
+        self._limits = limits
+        self._executor = executor
+        self._cpu = Lane("encode", None, 2, host.clock, limits.disk_seconds_max)
+        self._disks: dict[int, _Threads] = {}
+        self._tending: asyncio.TimerHandle | None = None
+
+    def of(self, disk: Disk) -> _Threads:
+        threads = self._disks.get(disk.number)
+        if threads is None or threads.disk is not disk:
+            if threads is not None:
+                threads.close(0)  # the disk was opened anew: the old threads end by themselves
+            threads = self._disks[disk.number] = _Threads(disk, self._host, self._limits)
+        return threads
+
+    async def compute(self, run: Callable[[], None], body: object = None) -> None:
+        """Run C code in a thread; a pooled body stays pinned until the thread is done."""
+        done = None
+        if isinstance(body, PooledBuffer):
+            body.pin()
+            done = body.unpin
+        if self._executor is None:
+            await self._cpu.call(run, done)
+            return
+        future = asyncio.get_running_loop().run_in_executor(self._executor, run)
+        if done is not None:
+            future.add_done_callback(lambda _: done())
+        await asyncio.shield(future)
+
+    def tend_soon(self) -> None:
+        """Something was read: in a while, let disks close the files that are not used any more."""
+        if self._tending is None:
+            self._tending = asyncio.get_running_loop().call_later(_TEND_SECONDS, self._tend)
+
+    def _tend(self) -> None:
+        """Comes again only while some files are open, so that an idle process has no timer."""
+        self._tending = None
+        more = False
+        for threads in self._disks.values():
+            try:
+                more = threads.disk.tend() or more
+            except OSError:
+                continue
+        if more:
+            self.tend_soon()
+
+    async def close(self) -> None:
+        if self._tending is not None:
+            self._tending.cancel()
+            self._tending = None
+        loop = asyncio.get_running_loop()
+        for threads in self._disks.values():
+            await loop.run_in_executor(None, threads.close)
+        await loop.run_in_executor(None, self._cpu.close)

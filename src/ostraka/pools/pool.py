@@ -4,19 +4,16 @@ What is durable when: ``write`` returns after every one of the k+m shards was sy
 that fails meanwhile is first reported, and recorded as down, through ``Members.failed``; its shard then goes to
 another disk, or the body into a narrower stripe, so that a write does not fail because one disk did.
 
-What is read was verified by its disk, or computed from k shards that were. A shard that cannot be had is computed
-from the same bytes of k others. Lost and unreachable are told apart: with fewer than k good shards the answer is
-Corrupt if no disk that is away could change that, else Unavailable.
-
-Belongs to one event loop; disks are called in the threads of lanes.py.
+Belongs to one event loop; disks are called in the threads of lanes.py. Reading is in reading.py.
 """
 
 import asyncio
 import mmap
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
@@ -28,63 +25,11 @@ from ostraka.nodes.types import Disk, Members, ShardWrite
 from ostraka.pools import layout
 from ostraka.pools.buffers import Buffers, PooledBuffer
 from ostraka.pools.erasure import codec
-from ostraka.pools.lanes import Lane
+from ostraka.pools.lanes import Lanes
+from ostraka.pools.reading import COMPUTE_INLINE_MAX, Counters, Outcome, StripeReader, all_of
 from ostraka.pools.types import Owner, ShardHealth, Stripe
 
-T = TypeVar("T")
-
-_INLINE_ENCODE_MAX: Final = 512 << 10  # encoded on the loop: cheaper than to hand it to a thread
-_READ_WHOLE_MAX: Final = 64 << 10  # from this size on a read goes into pooled memory
-_TEND_SECONDS: Final = 10.0
-
-
-class Counters(msgspec.Struct):
-    """What has happened since the start, for the metrics."""
-
-    writes: int = 0
-    bytes_written: int = 0
-    reads: int = 0
-    degraded_reads: int = 0
-    reconstructed_bytes: int = 0
-    corrupt_shards: int = 0
-    absent_shards: int = 0
-    read_errors: int = 0
-    write_errors: int = 0
-    replaced_shards: int = 0
-    narrowed_stripes: int = 0
-    repaired_shards: int = 0
-
-
-class _Threads:
-    """The lanes of one disk."""
-
-    __slots__ = ("disk", "reads", "writes")
-
-    def __init__(self, disk: Disk, host: Host, limits: Limits) -> None:
-        self.disk = disk
-        name = f"disk-{disk.number}"
-        self.writes = Lane(f"{name}-w", disk, limits.disk_write_threads, host.clock, limits.disk_seconds_max)
-        self.reads = Lane(f"{name}-r", disk, limits.disk_read_threads, host.clock, limits.disk_seconds_max)
-
-    def close(self) -> None:
-        self.writes.close()
-        self.reads.close()
-
-
-class _Outcome:
-    """Why shards of one stripe could not be had: it decides between Corrupt and Unavailable."""
-
-    __slots__ = ("away", "lost")
-
-    def __init__(self) -> None:
-        self.lost: list[str] = []
-        self.away: list[str] = []
-
-    def error(self, stripe: Stripe) -> Exception:
-        name = stripe.write_id.hex()
-        if self.away:
-            return Unavailable(f"stripe {name}: {'; '.join(self.away + self.lost)}", reason="disks")
-        return Corrupt(f"stripe {name}: {'; '.join(self.lost)}", reason="stripe")
+_WRITE_IDS: Final = 256
 
 
 class ErasurePool:
@@ -95,14 +40,13 @@ class ErasurePool:
         self._members = members
         self._host = host
         self._limits = limits
-        self._lanes: dict[int, _Threads] = {}
-        self._cpu = Lane("encode", None, 2, host.clock, limits.disk_seconds_max)
-        self._executor = executor
-        self._tending: asyncio.TimerHandle | None = None
+        self._lanes = Lanes(host, limits, executor)
         self._background: set[asyncio.Future[Any]] = set()
         self.buffers = Buffers(limits)
         self.counters = Counters()
-        self.on_damage: Callable[[Stripe, int], None] | None = None  # a read found this shard missing or damaged
+        self._reading = StripeReader(members, limits, self._lanes, self.buffers, self.counters)
+        self._write_ids = b""
+        self._write_ids_of = 0
 
     # -- writing
 
@@ -114,7 +58,7 @@ class ErasurePool:
         while True:
             usable = {disk.number: disk for disk in self._members.up() if disk.number not in avoid}
             k, m = self._geometry(len(usable), any(avoid.values()))
-            write_id = self._host.random(16)
+            write_id = self._write_id()
             chosen = self._order(write_id, usable)[: k + m]
             size = layout.shard_size(length, k, self._limits)
             stripe = Stripe(write_id, k, m, length, size, tuple(chosen))
@@ -126,6 +70,14 @@ class ErasurePool:
                 if k < self._members.k:
                     self.counters.narrowed_stripes += 1
                 return placed
+
+    def _write_id(self) -> bytes:
+        """16 random bytes, never given twice. Drawn many at a time: while threads work, a system call on the loop
+        waits for the interpreter's lock. A fork must not inherit what is left."""
+        if not self._write_ids or self._write_ids_of != os.getpid():
+            self._write_ids, self._write_ids_of = self._host.random(16 * _WRITE_IDS), os.getpid()
+        write_id, self._write_ids = self._write_ids[:16], self._write_ids[16:]
+        return write_id
 
     def _geometry(self, count: int, some_full: bool) -> tuple[int, int]:
         k, m = self._members.k, self._members.m
@@ -161,10 +113,10 @@ class ErasurePool:
         if m:
             single = [layout.single(pieces) for pieces in shards]
             parity = [memoryview(p) for p in single[k:]]
-            if k * size <= _INLINE_ENCODE_MAX:
+            if k * size <= COMPUTE_INLINE_MAX:
                 codec(k, m).encode(single[:k], parity)
             else:
-                await self._compute(partial(codec(k, m).encode, single[:k], parity), body)
+                await self._lanes.compute(partial(codec(k, m).encode, single[:k], parity), body)
         return shards
 
     async def _place(
@@ -220,7 +172,7 @@ class ErasurePool:
         if isinstance(body, PooledBuffer):
             body.pin()
             done = body.unpin
-        return self._threads(disk).writes.write(shard, stripe.shard_size, done)
+        return self._lanes.of(disk).writes.write(shard, stripe.shard_size, done)
 
     async def _collect(
         self,
@@ -274,7 +226,7 @@ class ErasurePool:
         for index, number in written.items():
             disk = self._members.disk(number)
             if disk is not None:
-                self._forget(self._threads(disk).writes.call(partial(disk.release, [(stripe.write_id, index)])))
+                self._forget(self._lanes.of(disk).writes.call(partial(disk.release, [(stripe.write_id, index)])))
 
     def _forget(self, future: "asyncio.Future[Any]") -> None:
         """Own a call whose outcome changes nothing (a disk that fails now is found out by the next write)."""
@@ -282,134 +234,22 @@ class ErasurePool:
         future.add_done_callback(self._background.discard)
         future.add_done_callback(lambda f: f.cancelled() or f.exception())
 
-    async def _compute(self, run: Callable[[], None], body: PooledBuffer | Buffer | None = None) -> None:
-        """Run C code in a thread, its memory pinned until the thread is done."""
-        done = None
-        if isinstance(body, PooledBuffer):
-            body.pin()
-            done = body.unpin
-        if self._executor is None:
-            await self._cpu.call(run, done)
-            return
-        future = asyncio.get_running_loop().run_in_executor(self._executor, run)
-        if done is not None:
-            unpin = done
-            future.add_done_callback(lambda _: unpin())
-        await asyncio.shield(future)
-
     # -- reading
 
     def read_now(self, stripe: Stripe, offset: int, length: int) -> memoryview | None:
-        if not 0 < length <= self._limits.read_now_bytes_max or offset + length > stripe.length:
-            return None
-        index, start = divmod(offset, stripe.shard_size)
-        if start + length > stripe.shard_size:
-            return None
-        disk = self._members.disk(stripe.disks[index])
-        if disk is None:
-            return None
-        found = disk.read_now(stripe.write_id, index, start, length)
-        if found is not None:
-            self.counters.reads += 1
-            if self._tending is None:
-                self._tend_later()
-        return found
+        return self._reading.read_now(stripe, offset, length)
 
     async def read(self, stripe: Stripe, offset: int, length: int) -> memoryview:
-        if offset < 0 or length < 0 or offset + length > stripe.length:
-            raise Corrupt(
-                f"stripe {stripe.write_id.hex()} has {stripe.length} bytes; {offset}+{length} were asked for",
-                reason="range",
-            )
-        if not length:
-            return memoryview(b"")
-        self.counters.reads += 1
-        if self._tending is None:
-            self._tend_later()
-        parts = list(layout.slices(offset, length, stripe.shard_size))
-        if len(parts) == 1 and length < _READ_WHOLE_MAX:
-            index, start, size, _ = parts[0]
-            disk = self._members.disk(stripe.disks[index])
-            if disk is not None:
-                try:
-                    return await self._threads(disk).reads.call(partial(disk.read, stripe.write_id, index, start, size))
-                except (Absent, Corrupt, OSError):
-                    pass  # below, once more, with all that can be done about it
-        if length < _READ_WHOLE_MAX:
-            into = memoryview(bytearray(length))
-        else:
-            into = await self.buffers.lend(length)
-        outcome = _Outcome()
-        wanted = [self._read_part(stripe, i, start, into[at : at + size], outcome) for i, start, size, at in parts]
-        failed = [part for part, good in zip(parts, await _all(wanted), strict=True) if not good]
-        if failed:
-            self.counters.degraded_reads += 1
-            bad = {index for index, _, _, _ in failed}
-            for index, start, size, at in failed:
-                await self._reconstruct(stripe, [index], start, [into[at : at + size]], bad, outcome)
-        return into
+        return await self._reading.read(stripe, offset, length)
 
-    async def _read_part(self, stripe: Stripe, index: int, start: int, into: memoryview, outcome: _Outcome) -> bool:
-        """Fill ``into`` from one shard; False, with the reason noted, if that shard cannot give it."""
-        number = stripe.disks[index]
-        disk = self._members.disk(number)
-        if disk is None:
-            if self._members.gone(number):
-                outcome.lost.append(f"disk {number} is gone for good")
-            else:
-                outcome.away.append(f"disk {number} is away")
-            return False
-        try:
-            await self._threads(disk).reads.call(partial(disk.read_into, stripe.write_id, index, start, into))
-        except (Absent, Corrupt) as e:
-            outcome.lost.append(e.message)
-            if isinstance(e, Absent):
-                self.counters.absent_shards += 1
-            else:
-                self.counters.corrupt_shards += 1
-            if self.on_damage is not None:
-                self.on_damage(stripe, index)
-            return False
-        except (OSError, Unavailable) as e:
-            outcome.away.append(f"disk {number}: {e}")
-            self.counters.read_errors += 1
-            return False
-        return True
+    @property
+    def on_damage(self) -> Callable[[Stripe, int], None] | None:
+        """Called on the loop when a read found this shard missing or damaged; set it to queue a repair."""
+        return self._reading.on_damage
 
-    async def _reconstruct(
-        self,
-        stripe: Stripe,
-        wanted: Sequence[int],
-        start: int,
-        into: Sequence[memoryview],
-        bad: set[int],
-        outcome: _Outcome,
-    ) -> None:
-        """Fill ``into`` with the same range of each wanted shard, computed from that range of k others.
-
-        ``bad`` are the shards that cannot be had; more of them may turn out.
-        """
-        k, m, size = stripe.k, stripe.m, len(into[0])
-        present: dict[int, memoryview] = {}
-        others = [i for i in range(k + m) if i not in bad]
-        others.sort(key=lambda i: self._members.disk(stripe.disks[i]) is None)
-        while len(present) < k:
-            more, others = others[: k - len(present)], others[k - len(present) :]
-            if not more:
-                raise outcome.error(stripe)
-            scratch = {i: memoryview(bytearray(size)) for i in more}
-            good = await _all([self._read_part(stripe, i, start, scratch[i], outcome) for i in more])
-            for i, ok in zip(more, good, strict=True):
-                if ok:
-                    present[i] = scratch[i]
-                else:
-                    bad.add(i)
-        run = partial(codec(k, m).reconstruct, present, wanted, into)
-        if size * k <= _INLINE_ENCODE_MAX:
-            run()
-        else:
-            await self._compute(run)
-        self.counters.reconstructed_bytes += size * len(wanted)
+    @on_damage.setter
+    def on_damage(self, told: Callable[[Stripe, int], None] | None) -> None:
+        self._reading.on_damage = told
 
     # -- what becomes of stripes
 
@@ -429,12 +269,12 @@ class ErasurePool:
         for number, shards in by_disk.items():
             disk = self._members.disk(number)
             if disk is not None:  # one that is away is asked what it still holds when it comes back
-                futures.append(self._threads(disk).writes.call(partial(disk.release, shards)))
+                futures.append(self._lanes.of(disk).writes.call(partial(disk.release, shards)))
         if futures:
             await asyncio.gather(*futures, return_exceptions=True)
 
     async def verify(self, stripe: Stripe) -> list[ShardHealth]:
-        states = await _all([self._state(stripe, index) for index in range(stripe.k + stripe.m)])
+        states = await all_of([self._state(stripe, index) for index in range(stripe.k + stripe.m)])
         return [ShardHealth(i, stripe.disks[i], state) for i, state in enumerate(states)]
 
     async def _state(self, stripe: Stripe, index: int) -> str:
@@ -443,7 +283,7 @@ class ErasurePool:
         if disk is None:
             return "missing" if self._members.gone(number) else "unreachable"
         try:
-            await self._threads(disk).reads.call(partial(disk.verify, stripe.write_id, index))
+            await self._lanes.of(disk).reads.call(partial(disk.verify, stripe.write_id, index))
         except Absent:
             return "missing"
         except Corrupt:
@@ -496,7 +336,7 @@ class ErasurePool:
 
     async def _rebuild(self, stripe: Stripe, health: list[ShardHealth], wanted: list[int]) -> dict[int, memoryview]:
         """Whole shards, computed from k that are good."""
-        outcome = _Outcome()
+        outcome = Outcome()
         for h in health:
             if h.state == "unreachable":
                 outcome.away.append(f"disk {h.disk} is away")
@@ -504,54 +344,13 @@ class ErasurePool:
                 outcome.lost.append(f"shard {h.index} on disk {h.disk} is {h.state}")
         made = {index: await self.buffers.lend(stripe.shard_size) for index in wanted}
         bad = {h.index for h in health if h.state != "good"}
-        await self._reconstruct(stripe, wanted, 0, [made[index] for index in wanted], bad, outcome)
+        await self._reading.reconstruct(stripe, wanted, 0, [made[index] for index in wanted], bad, outcome)
         return made
-
-    # -- upkeep
-
-    def _threads(self, disk: Disk) -> _Threads:
-        threads = self._lanes.get(disk.number)
-        if threads is None or threads.disk is not disk:
-            if threads is not None:  # the disk was opened anew: let the old threads end by themselves
-                threads.writes.close(0)
-                threads.reads.close(0)
-            threads = self._lanes[disk.number] = _Threads(disk, self._host, self._limits)
-        return threads
-
-    def _tend_later(self) -> None:
-        self._tending = asyncio.get_running_loop().call_later(_TEND_SECONDS, self._tend)
-
-    def _tend(self) -> None:
-        """Let disks close files that are not used; again only while there are some, so that idle means idle."""
-        self._tending = None
-        more = False
-        for threads in self._lanes.values():
-            try:
-                more = threads.disk.tend() or more
-            except OSError:
-                continue
-        if more:
-            self._tend_later()
 
     async def close(self) -> None:
         """Wait for what is under way and end the threads. Closes no disks: they belong to the members."""
         while self._background:
             await asyncio.wait(self._background)
             await asyncio.sleep(0)  # what was given up just now adds calls of its own
-        if self._tending is not None:
-            self._tending.cancel()
-            self._tending = None
-        loop = asyncio.get_running_loop()
-        for threads in self._lanes.values():
-            await loop.run_in_executor(None, threads.close)
-        await loop.run_in_executor(None, self._cpu.close)
+        await self._lanes.close()
         self.buffers.close()
-
-
-async def _all(waits: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """All of their answers; if one raises, the others are cancelled first."""
-    if len(waits) == 1:
-        return [await waits[0]]
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(wait) for wait in waits]
-    return [task.result() for task in tasks]

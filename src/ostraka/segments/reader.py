@@ -110,25 +110,16 @@ def headers(file: File, identity: Identity, segment: SegmentId) -> tuple[list[tu
     return list(scan(file, identity, segment)), False
 
 
-def read_shard(
-    file: File, offset: int, header: ShardHeader, first: int, into: memoryview, *, now: bool = False
-) -> int | None:
-    """Fill ``into`` with the shard's bytes from cell ``first`` on, and verify them.
+def read_shard(file: File, offset: int, header: ShardHeader, first: int, into: memoryview) -> int | None:
+    """Fill ``into`` with the shard's bytes from cell ``first`` on, and verify them. ``offset`` is the record's.
 
-    ``offset`` is the record's. Returns -1 when all is well, the number of the first bad cell when not (cells
-    beyond the end of the file are bad), and None only with ``now`` and bytes that are not in the page cache.
+    Returns None when all is well, else the number of the first bad cell (cells behind the end of the file are bad).
     """
     at = offset + header.data_offset + first * header.cell_size
-    if now:
-        done = file.preadv_now([into], at)
-        if done is None or done != len(into):
-            return None
-    else:
-        done = file.preadv([into], at)
-        while done < len(into):
-            more = file.preadv([into[done:]], at + done)
-            if not more:
-                return first + done // header.cell_size
-            done += more
-    bad = first_bad_cell(into, first, header.cell_size, header.cells, cell_seed(header.write_id, header.index))
-    return -1 if bad is None else bad
+    done = file.preadv([into], at)
+    while done < len(into):
+        more = file.preadv([into[done:]], at + done)
+        if not more:
+            return first + done // header.cell_size
+        done += more
+    return first_bad_cell(into, first, header.cell_size, header.cells, cell_seed(header.write_id, header.index))
