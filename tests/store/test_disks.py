@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))
 
-from store_rig import Contents, Steps, Stop, directories, fsck, operate, opened, wipe
+from store_rig import Contents, Steps, Stop, directories, fsck, opened, operate, wipe
 
 from ostraka.errors import Invalid, Refused, Unavailable
 
@@ -36,12 +36,14 @@ def test_two_of_six_disks_are_wiped_replaced_and_then_two_others(tmp_path: Path,
                 fresh = [tmp_path / f"new{turn}{i}" for i in pair]
                 for number, path in zip(lost, fresh, strict=True):
                     result = await operate(store, "disk-replace", old=str(number), new=str(path))
-                    assert result["repaired"] > 0 and result["path"] == str(path)
+                    assert result["repaired"] > 0
+                    assert result["path"] == str(path)
                 await contents.check(store)
                 found = await fsck(store)
                 assert found["clean"], found["findings"]
                 rows = (await operate(store, "disk-ls"))["disks"]
-                assert {row["status"] for row in rows} == {"up"} and len(rows) == 6
+                assert {row["status"] for row in rows} == {"up"}
+                assert len(rows) == 6
                 assert sum(row["state"] for row in rows) == 3
             paths = left + fresh
         async with opened(paths) as store:
@@ -107,7 +109,8 @@ def test_a_stale_disk_that_comes_back_is_verified_and_only_what_it_lacks_is_rebu
             )
             while (await heal.run_once(Budget(store.host.clock, 1.0, 1000))).more:
                 pass
-            assert counts["examined"] > 0 and counts["repaired"] == 0  # what it holds counts again, nothing was missing
+            assert counts["examined"] > 0
+            assert counts["repaired"] == 0
             rows = (await operate(store, "disk-ls"))["disks"]
             assert {row["status"] for row in rows} == {"up"}
             assert before <= {p.name for p in (paths[0] / "segments").iterdir()}
@@ -193,7 +196,8 @@ def test_a_directory_that_adoption_left_half_made_is_adopted_anew(tmp_path: Path
             with pytest.raises(Stop):
                 await operate(store, "disk-replace", new=str(new))
             store.membership.change = change  # type: ignore[method-assign]
-            assert (new / "adopting").exists() and not (new / "superblock").exists()
+            assert (new / "adopting").exists()
+            assert not (new / "superblock").exists()
         async with opened(paths[:2]) as store:
             await operate(store, "disk-replace", new=str(new))
             assert (await fsck(store))["clean"]

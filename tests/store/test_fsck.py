@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))
 
-from store_rig import BUCKET, SMALL, Contents, directories, flip, fsck, operate, opened, read
+from store_rig import BUCKET, SMALL, Contents, directories, flip, fsck, opened, operate, read
 
 from ostraka.chunks.rows import CHUNK_COUNTERS, CHUNKS, decode_chunk
 from ostraka.errors import Corrupt
@@ -32,8 +32,10 @@ def test_a_healthy_store_is_clean_and_everything_is_counted(tmp_path: Path, seed
         async with opened(directories(tmp_path, 4)) as store:
             await contents.fill(store, 3)
             result = await fsck(store)
-            assert result["clean"] and not result["findings"]
-            assert result["stripes"] > 0 and result["shards"] == 4 * result["stripes"]
+            assert result["clean"]
+            assert not result["findings"]
+            assert result["stripes"] > 0
+            assert result["shards"] == 4 * result["stripes"]
             assert result["orphans"] == result["orphan_bytes"] == 0
             assert result["rows"] >= len(contents.keys) * 2
 
@@ -67,7 +69,8 @@ def test_bits_that_flipped_in_segments_are_found_and_mended_from_other_shards(
                 flip(name, extent.offset + extent.header.data_offset + rng.randrange(extent.header.shard_size))
         async with opened(paths) as store:
             found = await fsck(store)
-            assert not found["clean"] and kinds(found) == {"shard"}
+            assert not found["clean"]
+            assert kinds(found) == {"shard"}
             repaired = await fsck(store, repair=True)
             if disks == 1:  # there is nothing to mend it from: said so, and nothing else is touched
                 assert not repaired["clean"]
@@ -79,9 +82,11 @@ def test_bits_that_flipped_in_segments_are_found_and_mended_from_other_shards(
                         wrong += 1
                 assert wrong > 0
             else:
-                assert repaired["clean"] and repaired["repaired"] == len(found["findings"])
+                assert repaired["clean"]
+                assert repaired["repaired"] == len(found["findings"])
                 again = await fsck(store)
-                assert again["clean"] and not again["findings"]
+                assert again["clean"]
+                assert not again["findings"]
                 await contents.check(store)
 
     asyncio.run(run())
@@ -100,7 +105,8 @@ def test_a_damaged_superblock_or_keys_file_is_found_and_written_anew(tmp_path: P
             else:
                 flip(paths[1] / what, 40)
             found = await fsck(store)
-            assert not found["clean"] and len(found["findings"]) == 1
+            assert not found["clean"]
+            assert len(found["findings"]) == 1
             assert (await fsck(store, repair=True))["clean"]
             assert not (await fsck(store))["findings"]
 
@@ -147,7 +153,7 @@ def test_damage_in_the_states_index_is_found_and_the_index_built_anew(tmp_path: 
         async with opened(paths) as store:
             await contents.fill(store, 4)
             key, value = next(iter(store.state.scan(CHUNKS, None, 1)))
-            index = next(Path(store.recovered.index).glob("*.mdb"))
+            index = next(Path(store.recovered.index).glob("*.mdb"))  # noqa: ASYNC240
             with index.open("rb") as file:  # sparse, and larger than memory
                 pages = file.read(4 << 20)
             places = [match.end() for match in re.finditer(re.escape(key), pages)]
@@ -155,7 +161,8 @@ def test_damage_in_the_states_index_is_found_and_the_index_built_anew(tmp_path: 
             for at in places:  # older pages hold it as well
                 flip(index, at + len(value) // 2)
             found = await fsck(store)
-            assert not found["clean"] and "state-index" in kinds(found)
+            assert not found["clean"]
+            assert "state-index" in kinds(found)
             assert (await fsck(store, repair=True))["clean"]
             assert not (await fsck(store))["findings"]
             await contents.check(store)
@@ -172,7 +179,8 @@ def test_shards_that_a_crashed_write_left_are_counted_and_no_damage(tmp_path: Pa
             stripe = await store.pool.write(Owner.CHUNK, b"x" * 32, b"body" * 5000, 20_000)
             store.disks[0].write([ShardWrite(b"w" * 16, 1, 2, 2, Owner.PACK, b"p" * 16, 100, [b"s" * 56])])
             result = await fsck(store)
-            assert result["clean"] and not result["findings"]
+            assert result["clean"]
+            assert not result["findings"]
             assert result["orphans"] == stripe.k + stripe.m + 1
             assert result["orphan_bytes"] > 4 * stripe.shard_size
 

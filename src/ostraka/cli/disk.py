@@ -1,5 +1,7 @@
 """`ostraka disk`: the disks of a store, seen and changed."""
 
+import os
+
 import click
 
 from ostraka.cli.output import human_size, show_rows
@@ -52,7 +54,9 @@ def replace(words: tuple[str, ...], directories: tuple[str, ...], as_json: bool)
     """
     if len(words) > 2:
         raise click.UsageError("give [OLD] NEW: at most two words")
-    arguments = {"old": words[0] if len(words) == 2 else "", "new": words[-1]}
+    old = words[0] if len(words) == 2 else ""
+    # a server has a working directory of its own: directories are sent in full
+    arguments = {"old": old if not old or old.isdigit() else os.path.abspath(old), "new": os.path.abspath(words[-1])}
     result = perform(directories, "disk-replace", arguments, as_json=as_json)
     if as_json:
         show_rows([result], [], as_json=True)

@@ -68,8 +68,9 @@ class Compact:
         self._not_before = {segment: until for segment, until in self._not_before.items() if until > now}
         found: list[_Candidate] = []
         for number, disk in list(ground.disks.items()):
-            if ground.membership.disk(number) is not disk:
-                continue
+            member = ground.membership.epoch.member(number)
+            if member is None or member.healing or ground.membership.disk(number) is not disk:
+                continue  # of a disk that came back nothing is erased before all is whole again
             judged = await self._closed(disk)
             released = await self._reconcile(disk, judged, budget)
             if released is None:

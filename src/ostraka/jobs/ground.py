@@ -5,8 +5,8 @@ the scheduler decides when the next piece is due, how much of the machine it may
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -109,3 +109,12 @@ async def finish(work: Awaitable[T]) -> T:
 async def in_thread(function: Callable[..., T], *arguments: object) -> T:
     """A blocking call, seen to its end."""
     return await finish(asyncio.to_thread(function, *arguments))
+
+
+async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all; the first failure, once all have ended."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results  # type: ignore[return-value]

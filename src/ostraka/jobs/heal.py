@@ -15,14 +15,14 @@ Everything here can be stopped at any point: what counts is what the rows say.
 import asyncio
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from ostraka.errors import Corrupt
 from ostraka.jobs import state_copies
 from ostraka.jobs.damage import owner_on
-from ostraka.jobs.ground import Budget, Ground, Progress, in_thread
+from ostraka.jobs.ground import Budget, Ground, Progress, in_thread, together
 from ostraka.jobs.records import BY_WRITE_ID, HEAL_KEY, HURT, HealRecord, HurtRow, decode, encode
 from ostraka.jobs.stripes import Mended, Named, key_of, mend, pages, read_named
 from ostraka.nodes.superblock import Epoch
@@ -32,6 +32,7 @@ from ostraka.state.types import Delete, Equals, Mutation, Put, Rejected, prefix_
 log = logging.getLogger("ostraka.jobs")
 
 PAGE = 64
+AT_ONCE = 4  # stripes that are mended at the same time
 _RETRY_SECONDS = 60.0  # when disks were away, or stripes could not be made whole
 
 _turns: "weakref.WeakKeyDictionary[Ground, asyncio.Lock]" = weakref.WeakKeyDictionary()
@@ -97,35 +98,37 @@ class Heal:
         ground, record = self._ground, self.record
         wanted = frozenset(number for number, _ in record.healing)
         for page in pages(ground.state, record.cursor, PAGE):
-            examined = repaired = left = 0
-            for key, value in page:
+            batch: list[Named] = []
+            unreadable = 0
+            for number, (key, value) in enumerate(page, 1):
+                budget.rows -= 1
                 try:
                     named = read_named(key, value)
+                    if self._concerned(named.stripe.disks, wanted):
+                        batch.append(named)
                 except Corrupt as error:
                     log.error("healing passes over a row: %s", error.message)
-                    left += 1
+                    unreadable += 1
+                if len(batch) < AT_ONCE and number < len(page):
                     continue
-                if not any(disk in wanted or ground.membership.gone(disk) for disk in named.stripe.disks):
-                    continue
-                result = await mend(ground, named)
-                self._on_mended(named, result)
-                examined += 1
-                repaired += result.outcome == "repaired"
-                left += any(disk in wanted or ground.membership.gone(disk) for disk in result.bad)
-            budget.rows -= len(page)
-            record = msgspec.structs.replace(
-                record,
-                cursor=page[-1][0] + b"\0",
-                examined=record.examined + examined,
-                repaired=record.repaired + repaired,
-                left=record.left + left,
-            )
-            self.record = record
-            if not budget.left:
-                await self._save(record)
-                return False
-        self.record = record
+                results = await together([mend(ground, named) for named in batch])
+                for done, result in zip(batch, results, strict=True):
+                    self._on_mended(done, result)
+                self.record = record = msgspec.structs.replace(
+                    record,
+                    cursor=key + b"\0",
+                    examined=record.examined + len(batch),
+                    repaired=record.repaired + sum(r.outcome == "repaired" for r in results),
+                    left=record.left + unreadable + sum(self._concerned(r.bad, wanted) for r in results),
+                )
+                batch, unreadable = [], 0
+                if not budget.left:
+                    await self._save(record)
+                    return False
         return True
+
+    def _concerned(self, disks: Iterable[int], wanted: frozenset[int]) -> bool:
+        return any(disk in wanted or self._ground.membership.gone(disk) for disk in disks)
 
     async def _finish(self) -> bool:
         """The pass left nothing: record that. False when the membership changed meanwhile."""

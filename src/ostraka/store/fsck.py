@@ -21,7 +21,7 @@ import msgspec
 from ostraka.chunks import rows as chunk_rows
 from ostraka.errors import Corrupt, OstrakaError, Refused
 from ostraka.jobs import heal, records, state_copies
-from ostraka.jobs.ground import in_thread
+from ostraka.jobs.ground import in_thread, together
 from ostraka.jobs.liveness import liveness
 from ostraka.jobs.scrub import scrub_state
 from ostraka.jobs.stripes import Named, describe, mend, pages, read_named
@@ -255,17 +255,10 @@ class Fsck:
     # -- shards that rows name
 
     async def _stripes(self) -> None:
-        gate = asyncio.Semaphore(STRIPES_AT_ONCE)
-
-        async def one(key: bytes, value: bytes) -> None:
-            async with gate:
-                await self._stripe(key, value)
-
-        for page in pages(self._store.state, b"", 64):
-            async with asyncio.TaskGroup() as group:
-                for key, value in page:
-                    group.create_task(one(key, value))
-            self._progress("stripes", self.stripes, None)
+        for page in pages(self._store.state, b"", PAGE):
+            for start in range(0, len(page), STRIPES_AT_ONCE):
+                await together([self._stripe(key, value) for key, value in page[start : start + STRIPES_AT_ONCE]])
+                self._progress("stripes", self.stripes, None)
         for disk, count in sorted(self._away.items()):
             self._found("disk", f"disk {disk} could not be asked for {count} shards")
 
