@@ -14,6 +14,10 @@ from ostraka.objects.types import Digest
 NOBODY = 1 << 63
 
 
+class Stopped(Exception):
+    """The body was given up before it was hashed."""
+
+
 class Lane:
     """Feed pieces from the loop; wait until so many bytes were hashed. A piece must stay unchanged until then."""
 
@@ -60,8 +64,10 @@ class Lane:
         await self.reached(self._fed)
 
     async def stop(self) -> None:
-        """Forget what waits, and wait until the worker lets go of the last piece."""
+        """Forget what waits, and wait until the worker lets go of the last piece. Others who wait here get Stopped."""
         self._queue.clear()
+        self._error = self._error or Stopped()
+        self._wake(everybody=True)
         while self._running:
             await self._wait(self._fed + 1)
 
