@@ -25,9 +25,11 @@ from ostraka.chunks.rows import (
 )
 from ostraka.chunks.types import ChunkBuffer, Entry, Kind
 from ostraka.errors import Invalid, TooLarge
+from ostraka.limits import KIB
 from ostraka.pools.types import Owner, Stripe, StripeBuffer
 from ostraka.state.types import Absent, Add, Equals, Operation, Precondition, Put
 
+HASH_ON_LOOP_MAX = 256 * KIB  # hashed in 40 us, which is less than the way to a thread and back costs
 CHUNK_TAG = "chunk"  # of the precondition that a race breaks: call `again`
 
 
@@ -85,7 +87,11 @@ class PlacedChunk:
     async def _decide(self) -> None:
         ground, length = self._writer.ground, self.entry.length
         if not self.entry.id:
-            chunk = await ground.in_thread(self._writer.identify, self.buffer.view[:length])
+            plain = self.buffer.view[:length]
+            if length <= HASH_ON_LOOP_MAX:
+                chunk = self._writer.identify(plain)
+            else:
+                chunk = await ground.in_thread(self._writer.identify, plain)
             self.entry = Entry(Kind.CHUNK.value, chunk, 0, length)
         value = ground.state.get(chunk_key(self.entry.id))
         row = decode_chunk(value) if value is not None else None
