@@ -233,6 +233,35 @@ def prepare(root: Path, rows: list[tuple[bytes, bytes]]) -> None:
     owner.close_now()
 
 
+def steady(rows: list[tuple[bytes, bytes]], directory: Path | None) -> None:
+    """One copy, one process that has touched most of its index already: what a server comes to after a while."""
+    print("| steady, one copy | batch | us each | CPU us each |")
+    print("| --- | --- | --- | --- |")
+    digest = sum(row_hash(k, v) for k, v in rows) % 2**128
+    for name, open_map in (("log", LmdbMap), ("log-pw", PwriteMap)):
+        root = Path(tempfile.mkdtemp(prefix="ostraka-spike-", dir=directory))
+        host, copy = Host(), Copy(b"a" * 16, root / "copy")
+        host.files.mkdir(copy.path)
+        staged = StagedFile(host.files, copy.path, snapshot_name(1), "bench")
+        write_snapshot(SnapshotHeader(STORE, 0, 1, 1, digest), rows, [staged])
+        staged.publish()
+        state = open_owner(host, STORE, [copy], root / "index", limits=LIMITS_HERE, open_map=open_map)
+        chance = random.Random(5)
+        for _ in range(400):
+            state.apply(mutations_of(chance, 256))
+        for batch in (16, 64):
+            batches = [mutations_of(chance, batch) for _ in range(300)]
+            start, cpu = time.perf_counter(), time.process_time()
+            for mutations in batches:
+                state.apply(mutations)
+            count = batch * len(batches)
+            elapsed, cpu = time.perf_counter() - start, time.process_time() - cpu
+            print(f"| {name} | {batch} | {elapsed / count * 1e6:.1f} | {cpu / count * 1e6:.1f} |", flush=True)
+        state.recovery = None
+        state.close_now()
+        shutil.rmtree(root)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
@@ -241,7 +270,9 @@ def main() -> None:
     arguments = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="ostraka-spike-", dir=arguments.directory))
     try:
-        prepare(root, rows_of(arguments.rows))
+        rows = rows_of(arguments.rows)
+        steady(rows, arguments.directory)
+        prepare(root, rows)
         print("| rival | processes | ms added | batch | mutations/s | CPU us each | p50 ms a batch | p99 |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         for delay in (0.0, 0.002):
