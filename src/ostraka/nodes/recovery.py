@@ -11,7 +11,6 @@ Everything else (another boot, another store, no mark, a rebuild cut short) is a
 """
 
 import contextlib
-import os
 from pathlib import Path
 from typing import Final
 
@@ -80,10 +79,9 @@ def prepare(host: Host, disk: Path, identity: Identity) -> bool:
     Only for the process that owns the store, before any other opens the index.
     """
     files = host.files
-    for directory in (segments_directory(disk), index_directory(disk)):
-        if not os.path.isdir(directory):
-            files.mkdir(directory)
-            files.sync_directory(disk)
+    files.mkdir(segments_directory(disk))
+    files.mkdir(index_directory(disk))
+    files.sync_directory(disk)  # always: whoever made them may have died before this
     mark = read_mark(host, disk)
     if mark is not None and mark.version > VERSION:
         raise Refused(f"the shard index of {disk} has format {mark.version}; this Ostraka reads {VERSION}")
