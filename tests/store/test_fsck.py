@@ -135,7 +135,8 @@ def test_a_damaged_copy_of_the_state_is_found_and_made_anew(tmp_path: Path, seed
             file = state_file(paths[0], kind)
             flip(file, min(3000, file.stat().st_size // 2))
             found = await fsck(store)
-            assert not found["clean"] and kinds(found) == {"state-copy"}, found
+            assert not found["clean"]
+            assert kinds(found) == {"state-copy"}, found
             repaired = await fsck(store, repair=True)
             assert repaired["clean"], repaired
             assert not (await fsck(store))["findings"]

@@ -48,7 +48,7 @@ async def restore(ground: Ground, *, override: bool = False) -> str | None:
         if not free:
             return problem or "no disk is left for a copy of the state"
         # a disk that is new holds nothing else that could be lost with it
-        member = max(free, key=lambda d: (d.healing, d.number))
+        member = max(free, key=lambda d: (d.healing, -d.number))
         tried.add(member.number)
         try:
             await make_copy(ground, member, override=override)
