@@ -43,7 +43,7 @@ async def test_overwriting_again_and_again_keeps_the_disk_within_three_times_wha
         jobs = [Collect(store), compact_of(store)]
         live = 0
         peak = 0
-        for _ in range(40):
+        for _ in range(20):
             for _ in range(12):
                 key = f"k{rng.randrange(40)}"
                 await contents.put(store, key, rng.choice((1000, 3000, 60_000, 150_000)))

@@ -6,7 +6,7 @@ h  write id (16)        a stripe with a shard that was found damaged or missing:
 
 import msgspec
 
-from ostraka.errors import Corrupt
+from ostraka.errors import Corrupt, Refused
 from ostraka.pools.types import Owner, Stripe
 
 JOB = b"j"
@@ -63,14 +63,19 @@ SCRUB_KEY = JOB + b"scrub"
 
 
 def decode(key: bytes, value: bytes) -> HealRecord | ScrubRecord | HurtRow:
-    """A row of these tables. Raises Corrupt for what cannot be one."""
+    """A row of these tables. Raises Corrupt for what cannot be one, Refused for a newer version's."""
+    row: HealRecord | ScrubRecord | HurtRow
     try:
         if key == HEAL_KEY:
-            return _heal(value)
-        if key == SCRUB_KEY:
-            return _scrub(value)
-        if key[:1] == HURT and len(key) > 2 and len(key) == 2 + ID_SIZES.get(key[1], -1):
-            return _hurt(value)
+            row = _heal(value)
+        elif key == SCRUB_KEY:
+            row = _scrub(value)
+        elif key[:1] == HURT and len(key) > 2 and len(key) == 2 + ID_SIZES.get(key[1], -1):
+            row = _hurt(value)
+        else:
+            raise Corrupt(f"a key that is none of the jobs': {key[:32].hex()}", reason="row")
     except msgspec.DecodeError as error:
         raise Corrupt(f"a row of a job that cannot be read: {error}", reason="row") from None
-    raise Corrupt(f"a key that is none of the jobs': {key[:32].hex()}", reason="row")
+    if row.version != VERSION:
+        raise Refused(f"a row of a job of version {row.version}; this program reads {VERSION}", reason="version")
+    return row
