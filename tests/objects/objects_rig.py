@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ostraka.chunks import ChunkStore
+from ostraka.chunks import ChunkStore, Kind
+from ostraka.chunks.rows import CHUNK_COUNTERS, chunk_counter_key, slot_counter_key
 from ostraka.errors import Truncated
 from ostraka.host import Buffer, Host
 from ostraka.limits import KIB, LIMITS, MIB, Limits
 from ostraka.objects.check import check, chunk_references
 from ostraka.objects.store import ObjectStore
 from ostraka.objects.types import Attributes, CompletePart, Digested, ObjectInfo, PartInfo
-from ostraka.state import Mutation, State
+from ostraka.state import Mutation, State, counter
 from ostraka.state.memory import MemoryState
 from ostraka.testing.memory_chunks import MemoryChunks, target
 from ostraka.testing.memory_pool import MemoryPool
@@ -196,6 +197,21 @@ class Rig:
         assert check(self.state) == []
         if isinstance(self.chunks, MemoryChunks):
             assert self.chunks.counts() == Counter(map(target, chunk_references(self.state)))
+        else:
+            self._verify_real_counts()
+
+    def _verify_real_counts(self) -> None:
+        """A chunk counts its references; a slot only what it has beyond the first."""
+        counted: Counter[bytes] = Counter()
+        for entry in chunk_references(self.state):
+            chunk = entry.kind == Kind.CHUNK
+            counted[chunk_counter_key(entry.id) if chunk else slot_counter_key(entry.id, entry.slot)] += 1
+        for key, number in counted.items():
+            value = self.state.get(key)
+            floor = 0 if key[:1] == CHUNK_COUNTERS else 1
+            assert (floor if value is None else counter(value)) == number
+        for key, value in self.state.scan(CHUNK_COUNTERS, bytes([CHUNK_COUNTERS[0] + 1]), 10_000):
+            assert counter(value) == counted[key]
 
     async def verify_settled(self) -> None:
         """And after collection nothing is kept that nobody names."""
