@@ -97,6 +97,7 @@ class Limits:
     commit_attempts_max: int = 100  # times that a write is planned anew because others changed the same key
     read_ahead_slices_max: int = 2  # slices of one object that are fetched ahead of the reader
     buckets_cached_max: int = 1000  # decoded bucket records of one process
+    owed_manifests_max: int = 100_000  # of failed writes, to be given up once the state lets us; more wait for our end
     object_size_max: int = 5 * TIB
     put_size_max: int = 5 * GIB
     part_size_min: int = 5 * MIB

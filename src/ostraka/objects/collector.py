@@ -31,7 +31,7 @@ class Collector:
 
     async def collect(self, limit: int) -> int:
         """Settle up to about ``limit`` rows; returns how many. 0: there is nothing that can be settled now."""
-        await self._core.settle()
+        await self._core.pay()
         settled = await self._bury_incarnations(limit)
         settled += await self._settle_dead(limit)
         settled += await self._drop_replays(limit)

@@ -80,6 +80,10 @@ class Core:
         """Wait for all clean-up, then try once more to give up what could not be given up."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.pay()
+
+    async def pay(self) -> None:
+        """Try once more to give up what could not be given up."""
         for manifest in list(self._owed):
             await self.give_up(manifest)
 
@@ -87,7 +91,8 @@ class Core:
         """Queue a pending manifest of ours as dead, unless it was made visible or never was there."""
         key = rows.pending_key(self.incarnation, manifest)
         dead = rows.DeadRecord((Entry(Kind.MANIFEST, manifest, 0, 0),))
-        self._owed[manifest] = None
+        if len(self._owed) < self.limits.owed_manifests_max:
+            self._owed[manifest] = None
         try:
             await self.commit(
                 [Present(key, "pending")], [Delete(key), Put(rows.DEAD, rows.encode(dead), stamp_key=True)]

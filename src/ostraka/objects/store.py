@@ -17,6 +17,7 @@ from ostraka.limits import LIMITS, Limits
 from ostraka.objects import listing
 from ostraka.objects.buckets import Buckets, bucket_view
 from ostraka.objects.collector import Collector
+from ostraka.objects.completing import Completer
 from ostraka.objects.core import Core
 from ostraka.objects.identity import Identity
 from ostraka.objects.multipart import Multipart
@@ -79,7 +80,8 @@ class ObjectStore:
         self._buckets = Buckets(self.core)
         publisher = Publisher(self.core, self._buckets)
         self._versions = Versions(self.core, self._buckets, publisher)
-        self._multipart = Multipart(self.core, self._buckets, publisher, self._versions)
+        self._multipart = Multipart(self.core, self._buckets, self._versions)
+        self._completer = Completer(self.core, self._buckets, publisher, self._multipart)
 
     async def start(self) -> None:
         """Commit the row of this incarnation: from now on, and until that row is removed, this process may commit."""
@@ -238,7 +240,7 @@ class ObjectStore:
         replay: Replay | None = None,
         size: int | None = None,
     ) -> Coroutine[Any, Any, ObjectInfo]:
-        return self._multipart.complete(
+        return self._completer.complete(
             bucket, key, upload_id, parts, assemble, conditions=conditions, replay=replay, size=size
         )
 
