@@ -226,7 +226,15 @@ def test_rows_that_do_not_decode_are_found(tmp_path: Path, seed: int) -> None:
             await contents.fill(store, 1)
             bucket = store.objects.bucket(BUCKET)
             await store.state.commit(
-                Mutation((), [Put(b"z??", b"no queue row"), Put(b"j??", b""), Put(b"\xfe", b"of no table")])
+                Mutation(
+                    (),
+                    [
+                        Put(b"akKEY", b"an account"),
+                        Put(b"z??", b"no queue row"),
+                        Put(b"j??", b""),
+                        Put(b"\xfe", b"of no table"),
+                    ],
+                )
             )
             result = await fsck(store)
             assert [f["kind"] for f in result["findings"]].count("row") == 3, (result, bucket)

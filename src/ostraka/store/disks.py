@@ -31,6 +31,7 @@ from ostraka.jobs.ground import Budget, in_thread
 from ostraka.jobs.heal import Heal
 from ostraka.jobs.stripes import Mended, Named
 from ostraka.nodes import superblock
+from ostraka.nodes.local import LocalDisk
 from ostraka.nodes.opening import HARMLESS
 from ostraka.nodes.superblock import Member
 from ostraka.store.recovery import DERIVED, LOCK
@@ -93,7 +94,14 @@ async def replace(store: Store, progress: Progress, *, old: str, new: str) -> di
 
     Raises Refused and Invalid, each with the way out, before anything is changed.
     """
-    path = Path(new).resolve()  # noqa: ASYNC240 - no file is read
+    try:
+        return await _replace(store, progress, old, Path(new).resolve())  # noqa: ASYNC240 - no file is read
+    finally:
+        if not _others(store):  # nobody serves: who opens the store next takes the lock with the others
+            release_held(store)
+
+
+async def _replace(store: Store, progress: Progress, old: str, path: Path) -> dict[str, Any]:
     progress("adopting", 0, 1)
     joined = await in_thread(_member_at, store, path)
     if joined is not None:
@@ -208,12 +216,17 @@ def _check_loss(store: Store, target: Member) -> None:
 def _check_serving(store: Store, target: Member) -> None:
     """A disk that is up is not taken away under the processes that map its files."""
     path = store.membership.paths.get(target.number)
-    if target.up and path is not None and store.live_incarnations() - {store.incarnation}:
+    if target.up and path is not None and _others(store):
         raise Refused(
             f"disk {target.number} is in use by the server: stop the server, give the command again, and start with "
             "the new directory in place of the old one",
             reason="serving",
         )
+
+
+def _others(store: Store) -> set[bytes]:
+    """Processes that serve the store beside this one."""
+    return store.live_incarnations() - {store.incarnation}
 
 
 def _check_directory(store: Store, path: Path) -> None:
@@ -253,9 +266,7 @@ def _adopt(store: Store, target: Member, path: Path) -> int:
     with membership.exclusive():
         epoch = membership.epoch
         number = epoch.next_number
-        assert membership.open_disk is not None, "an open store can open disks"
-        disk = membership.open_disk(number, path)
-        membership.add_disk(number, path, disk)
+        _open(store, number, path)
         fresh = Member(
             number=number,
             disk_id=store.host.random(16),
@@ -285,12 +296,18 @@ def _rejoin(store: Store, joined: Member, path: Path) -> None:
         _wipe(path / name)
     with membership.exclusive():
         epoch = membership.epoch
-        assert membership.open_disk is not None, "an open store can open disks"
-        membership.add_disk(joined.number, path, membership.open_disk(joined.number, path))
+        _open(store, joined.number, path)
         back = msgspec.structs.replace(
             joined, up=True, state=False, healing=True, since=epoch.number + 1, path=str(path)
         )
         membership.change([back if d.number == joined.number else d for d in epoch.members], override=True)
+
+
+def _open(store: Store, number: int, path: Path) -> None:
+    """Open the disk as its owner does, so that the other processes find an index that they can share."""
+    disk = LocalDisk.open_owner(path, number, store.membership.store_id, store.incarnation, store.host, store.limits)
+    store.disks[number] = disk
+    store.membership.add_disk(number, path, disk)
 
 
 def _wipe(path: Path) -> None:
