@@ -109,7 +109,7 @@ class Buffers:
             return free.pop()
         if self.bytes_kept and self.bytes_used + self.bytes_kept > self._bytes_max:
             self._drop_free()
-        return mmap.mmap(-1, rounded)
+        return mmap.mmap(-1, rounded, flags=mmap.MAP_PRIVATE)
 
     def _give(self, memory: mmap.mmap) -> None:
         size = len(memory)

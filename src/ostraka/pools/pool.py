@@ -106,7 +106,7 @@ class ErasurePool:
             return layout.cut(body, length, 1, 0, size) * (1 + m)
         if isinstance(body, PooledBuffer) and k * size <= len(body.whole) < (k + m) * size:
             shards = layout.cut(body, length, k, 0, size)  # a narrower stripe needs more parity than was planned
-            beyond = memoryview(mmap.mmap(-1, m * size))
+            beyond = memoryview(mmap.mmap(-1, m * size, flags=mmap.MAP_PRIVATE))
             shards += [[beyond[i * size : (i + 1) * size]] for i in range(m)]
         else:
             shards = layout.cut(body, length, k, m, size)

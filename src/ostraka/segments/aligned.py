@@ -24,7 +24,7 @@ def is_aligned(piece: Buffer) -> bool:
 def aligned_copy(pieces: Sequence[Buffer], size: int) -> memoryview:
     """The pieces one after the other in aligned memory of at least ``size`` bytes, padded with zeros."""
     rounded = align(size, DIRECT_ALIGNMENT)
-    view = memoryview(mmap.mmap(-1, rounded))
+    view = memoryview(mmap.mmap(-1, rounded, flags=mmap.MAP_PRIVATE))
     at = 0
     for piece in pieces:
         length = memoryview(piece).nbytes
@@ -39,7 +39,7 @@ def header_page(raw: bytes) -> mmap.mmap:
     try:
         page = _pages.popleft()
     except IndexError:
-        page = mmap.mmap(-1, DIRECT_ALIGNMENT)
+        page = mmap.mmap(-1, DIRECT_ALIGNMENT, flags=mmap.MAP_PRIVATE)
     page.seek(0)
     page.write(raw)
     page.write(bytes(DIRECT_ALIGNMENT - len(raw)))
