@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ostraka.errors import Full, Refused, Unavailable
+from ostraka.errors import Corrupt, Full, Refused, Unavailable
 from ostraka.state import Mutation, Put, open_owner, verify_copies
 
 
@@ -187,8 +187,39 @@ def test_copies_that_were_changed_apart_are_refused(make_store: Any) -> None:
         alone = store.open(copies=[store.copies[number]])
         alone.apply([put(b"k", b"apart %d" % number)])
         store.abandon(alone)
-    from ostraka.errors import Corrupt
-
     with pytest.raises(Corrupt) as caught:
         store.open()
     assert caught.value.reason == "split"
+
+
+@pytest.mark.parametrize("what", ["write", "sync"])
+def test_a_lone_copy_that_takes_no_snapshot_goes_on_with_its_log(make_store: Any, what: str) -> None:
+    store = make_store(1)
+    state = store.create()
+    state.apply([put(b"k", b"1")])
+    store.files.fail(what, store.copies[0].path, errno.EIO)
+    with pytest.raises(Unavailable):
+        state.checkpoint_now()
+    store.files.heal()
+    state.apply([put(b"k", b"2")])
+    state.checkpoint_now()
+    assert state.get(b"k") == b"2"
+
+
+def test_a_copy_without_room_for_a_snapshot_stays_a_copy(store: Any) -> None:
+    state = store.create()
+    state.apply([put(b"k", b"1")])
+    store.files.fail("write", store.copies[1].path, errno.ENOSPC)
+    assert state.checkpoint_now().copies == 2
+    store.files.heal()
+    state.apply([put(b"k", b"2")])
+    assert store.evicted == []
+    assert [r.damage for r in verify_copies(store.host, store.store, state.meta())] == [[], [], []]
+    for copy in store.copies:
+        store.files.fail("write", copy.path, errno.ENOSPC)
+    with pytest.raises(Full):
+        state.checkpoint_now()
+    store.files.heal()
+    store.abandon(state)
+    alone = store.open(copies=[store.copies[1]])
+    assert alone.get(b"k") == b"2"

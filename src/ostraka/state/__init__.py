@@ -18,6 +18,7 @@ from ostraka.state.memory import MemoryState
 from ostraka.state.opening import open_owner, open_shared
 from ostraka.state.recover import Recovery
 from ostraka.state.report import IndexReport
+from ostraka.state.salvage import salvage_from_index
 from ostraka.state.truth import Copy, DamageReport
 from ostraka.state.types import (
     Absent,
@@ -74,6 +75,7 @@ __all__ = [
     "open_owner",
     "open_shared",
     "prefix_end",
+    "salvage_from_index",
     "stamped_key",
     "stamped_value",
     "value_sequence",

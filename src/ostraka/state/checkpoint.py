@@ -3,12 +3,13 @@
 A checkpoint first lets every copy begin a new log file at the next commit, so that what the snapshot replaces is a
 known set of files. Rows are read from one transaction of the index, and must come to the digest of its commit: a
 snapshot made from a damaged index is found before anything is replaced. Old files go only when the new snapshot was
-read back on that copy.
+read back on that copy. A copy without room for the snapshot keeps its logs, and stays a copy.
 
 Both hold a lock, so that no log is dropped under a copy that is being made.
 """
 
 import contextlib
+import errno
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from ostraka.errors import Corrupt, Unavailable
+from ostraka.errors import Corrupt, Full, OstrakaError, Unavailable
 from ostraka.host import Host
 from ostraka.state.copies import unnamed
 from ostraka.state.engine import Engine
@@ -49,8 +50,7 @@ def checkpoint(host: Host, store: bytes, index: Map, engine: Engine, directory: 
     """Snapshot to every copy. InUse, Corrupt (the index is damaged), Full, Unavailable."""
     with host.files.lock(directory / "checkpoint.lock"):
         replaced = _begin_new_logs(host, index, engine)
-        size, meta, staged = _write(host, store, index)
-        failed: dict[bytes, OSError] = {}
+        size, meta, staged, failed = _write(host, store, index)
         done = []
         try:
             for position, file, error in staged:
@@ -64,10 +64,11 @@ def checkpoint(host: Host, store: bytes, index: Map, engine: Engine, directory: 
         finally:
             for _, file, _ in staged:
                 file.discard()
-        if failed:
-            engine.fail_copies(failed)
-        if not done:
-            raise Unavailable("no copy took the snapshot", reason="state_snapshot")
+        if not done:  # nothing is lost by it: every copy has its logs
+            raise _refusal(failed)
+        broken = {disk: error for disk, error in failed.items() if error.errno not in (errno.ENOSPC, errno.EDQUOT)}
+        if broken:
+            engine.fail_copies(broken)
         _settle(index, engine, meta, size)
         for position in done:
             _drop(host, position, replaced.get(position.disk, []), meta.commit)
@@ -86,10 +87,12 @@ def _begin_new_logs(host: Host, index: Map, engine: Engine) -> dict[bytes, list[
         return old
 
 
-def _write(host: Host, store: bytes, index: Map) -> tuple[int, Meta, list[tuple[Position, StagedFile, OSError | None]]]:
+def _write(
+    host: Host, store: bytes, index: Map
+) -> tuple[int, Meta, list[tuple[Position, StagedFile, OSError | None]], dict[bytes, OSError]]:
     """Stage the snapshot of the present moment on every copy."""
     staged: list[tuple[Position, StagedFile]] = []
-    broken: list[tuple[Position, OSError]] = []
+    broken: dict[bytes, OSError] = {}
     txn = index.begin()
     try:
         meta = load_meta(txn, index)
@@ -100,7 +103,7 @@ def _write(host: Host, store: bytes, index: Map) -> tuple[int, Meta, list[tuple[
             try:
                 file = StagedFile(host.files, Path(position.path), snapshot_name(meta.commit), token)
             except OSError as error:
-                broken.append((position, error))
+                broken[position.disk] = error
             else:
                 staged.append((position, file))
         header = SnapshotHeader(store, meta.epoch, meta.commit, meta.sequence, int.from_bytes(meta.digest, "big"))
@@ -112,9 +115,14 @@ def _write(host: Host, store: bytes, index: Map) -> tuple[int, Meta, list[tuple[
     finally:
         txn.abort()
     found = [(position, file, failed.get(number)) for number, (position, file) in enumerate(staged)]
-    if broken and not found:
-        raise Unavailable(f"no copy takes a snapshot: {broken[0][1]}", reason="state_snapshot")
-    return size, meta, found
+    return size, meta, found, broken
+
+
+def _refusal(failed: dict[bytes, OSError]) -> OstrakaError:
+    first = next(iter(failed.values()))
+    if all(error.errno in (errno.ENOSPC, errno.EDQUOT) for error in failed.values()):
+        return Full(f"no room for a snapshot of the state: {first}", reason="state_snapshot")
+    return Unavailable(f"no copy takes a snapshot of the state: {first}", reason="state_snapshot")
 
 
 def _politely(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:

@@ -33,6 +33,8 @@ from ostraka.state.truth import Copy, survey
 from ostraka.state.types import Committed, Mutation, Outcome, prefix_end
 from ostraka.state.verify import check_index
 
+_LATELY_SECONDS = 0.02  # for readers' pins, where an older sequence only holds the collector back a little longer
+
 
 class _Use:
     """The index of one generation, open."""
@@ -79,6 +81,7 @@ class EmbeddedState:
             index = self._open_index(generation)
         self._use = self._make_use(generation, index)
         self._committer = Committer(self._apply, limits, host.clock)
+        self._lately, self._lately_until = 0, 0.0
         self.admit: Callable[[], Awaitable[None] | None] | None = None  # asked before each commit; raises to refuse
 
     # -- reads
@@ -91,7 +94,7 @@ class EmbeddedState:
         try:
             txn = index.begin()
             try:
-                raw = txn.get(key, db=index.rows) if len(key) <= keys.HEAD_SIZE else keys.find(txn, index, key)
+                raw = txn.get(key, db=index.rows) if len(key) <= keys.HEAD_SIZE else self._find(txn, index, key)
                 if raw is None:
                     return None
                 value = raw[:-TRAILER_SIZE]
@@ -108,7 +111,7 @@ class EmbeddedState:
         with self._reading() as (txn, index):
             found: list[bytes | None] = []
             for key in wanted:
-                raw = txn.get(key, db=index.rows) if len(key) <= keys.HEAD_SIZE else keys.find(txn, index, key)
+                raw = txn.get(key, db=index.rows) if len(key) <= keys.HEAD_SIZE else self._find(txn, index, key)
                 if raw is not None:
                     value = unseal(key, raw)
                     found.append(self._repaired(txn, index, key) if value is None else value)
@@ -136,11 +139,39 @@ class EmbeddedState:
             return found
 
     def first(self, prefix: bytes) -> tuple[bytes, bytes] | None:
+        use = self._use
+        if use.generation == self._shared[0] and 0 < len(prefix) <= keys.HEAD_SIZE:
+            # every read of an object comes this way: one step of a cursor, and whatever is not plain goes below
+            index = use.index
+            try:
+                txn = index.begin()
+                try:
+                    cursor = txn.cursor(db=index.rows)
+                    if not cursor.set_range(prefix):
+                        return None
+                    key, raw = cursor.item()
+                finally:
+                    txn.abort()
+            except lmdb.Error as error:
+                raise self._failed(error) from error
+            if not key.startswith(prefix):
+                return None
+            value = raw[:-TRAILER_SIZE]
+            if len(key) <= keys.HEAD_SIZE and xxh3_128_digest(key + value, len(key))[8:] == raw[-TRAILER_SIZE:]:
+                return key, value
         return next(iter(self.scan(prefix, prefix_end(prefix), 1)), None)
 
     @property
     def sequence(self) -> int:
         return self.meta().sequence
+
+    def sequence_lately(self) -> int:
+        """The sequence of at most `_LATELY_SECONDS` ago: never ahead of what a read that follows can see."""
+        now = self._host.clock.monotonic()
+        if now >= self._lately_until:
+            self._lately = self.sequence
+            self._lately_until = now + _LATELY_SECONDS
+        return self._lately
 
     def meta(self) -> Meta:
         """The moment that the index shows now, and the copies that count."""
@@ -204,6 +235,7 @@ class EmbeddedState:
     def checkpoint_now(self) -> Checkpointed:
         """As `checkpoint`, on the calling thread."""
         use = self._current()
+        use.index.forget_dead_readers()  # a killed process would hold back the index's free pages
         try:
             return checkpoint(self._host, self._store, use.index, use.engine, self._files.directory)
         except Corrupt:
@@ -300,6 +332,9 @@ class EmbeddedState:
                 txn.abort()
         except lmdb.Error as error:
             raise self._failed(error) from error
+        except Corrupt:
+            self._index_suspect = True
+            raise
 
     def _current(self) -> _Use:
         if self._closed:
@@ -344,6 +379,13 @@ class EmbeddedState:
         except lmdb.Error as error:
             raise Unavailable(f"the index of the state cannot be opened: {error}", reason="state_index") from error
         return index
+
+    def _find(self, txn: Transaction, index: Map, key: bytes) -> bytes | None:
+        """The raw row at a long key; one that does not verify, when the way to it is damaged."""
+        try:
+            return keys.find(txn, index, key)
+        except Corrupt:
+            return bytes(TRAILER_SIZE)
 
     def _repaired(self, txn: Transaction, index: Map, key: bytes) -> bytes | None:
         """The row as the truth has it at the moment of txn, where the index has it damaged."""

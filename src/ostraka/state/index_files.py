@@ -34,6 +34,13 @@ class CleanStop(Struct, frozen=True, array_like=True):
     checksum: int
 
 
+def generations(files: Files, directory: Path) -> list[Path]:
+    """The LMDB files in an index directory, the newest first."""
+    names = files.names(directory)
+    found = sorted(((m[1], name) for name in names if (m := _NAME.fullmatch(name)) and m[2] == "mdb"), reverse=True)
+    return [directory / name for _, name in found]
+
+
 class IndexFiles:
     """The files of one index directory, and the generation that all processes share."""
 

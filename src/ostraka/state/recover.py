@@ -243,17 +243,24 @@ def build_index(
             with opened(files.files, scan.copy.path / scan.snapshots[base.commit]) as reader:
                 return generation, index, _fill(index, reader, truth, base)
         except (Corrupt, OSError) as error:
-            index.close()
+            _discard(files, index, path)
             note = error.message if isinstance(error, Corrupt) else str(error)
             scan.damage.append(DamageReport(scan.copy.disk, scan.snapshots[base.commit], note))
             problem = Corrupt(f"the snapshot of commit {base.commit} verifies on no copy: {note}", reason="state")
         except lmdb.Error as error:
-            index.close()
+            _discard(files, index, path)
             raise Unavailable(f"the index of the state cannot be built: {error}", reason="state_index") from error
         except BaseException:
-            index.close()
+            _discard(files, index, path)
             raise
     raise problem
+
+
+def _discard(files: IndexFiles, index: Map, path: Path) -> None:
+    index.close()
+    for name in (path, path.with_name(path.name + "-lock")):
+        with contextlib.suppress(OSError):
+            files.files.unlink(name)
 
 
 def _fill(index: Map, reader: SnapshotReader, truth: Truth, base: Base) -> Rebuilt:

@@ -27,7 +27,7 @@ from ostraka.state.snapshot import (
 )
 from ostraka.state.truth import Base, Copy, Truth
 
-_ASIDE_SUFFIX = ".aside"
+ASIDE_SUFFIX = ".aside"
 
 
 def format_copy(host: Host, store: bytes, copy: Copy, epoch: int) -> None:
@@ -66,7 +66,7 @@ def reseed(host: Host, store: bytes, copy: Copy, truth: Truth, base: Base, epoch
             with contextlib.suppress(FileNotFoundError):
                 files.unlink(directory / name)
             with contextlib.suppress(FileNotFoundError):
-                files.unlink(directory / (name + _ASIDE_SUFFIX))
+                files.unlink(directory / (name + ASIDE_SUFFIX))
     files.sync_directory(directory)
 
 
@@ -94,7 +94,7 @@ def write_log(
             for old in aside or ():
                 parsed = parse_log_name(old)
                 if parsed is not None and parsed > (first, 0):
-                    files.rename(directory / old, directory / (old + _ASIDE_SUFFIX))
+                    files.rename(directory / old, directory / (old + ASIDE_SUFFIX))
 
         staged.publish(set_aside)
     finally:
@@ -107,5 +107,5 @@ def is_ours(name: str) -> bool:
     return (
         parse_log_name(name) is not None
         or parse_snapshot_name(name) is not None
-        or name.endswith((STAGING_SUFFIX, _ASIDE_SUFFIX))
+        or name.endswith((STAGING_SUFFIX, ASIDE_SUFFIX))
     )
