@@ -147,25 +147,28 @@ class SystemFiles:
         if direct:
             # some file systems (tmpfs) refuse O_DIRECT with EINVAL: buffered is as correct there
             with contextlib.suppress(OSError):
-                return SystemFile(os.open(path, flags | os.O_DIRECT, 0o600), path)
+                return self.opened(os.open(path, flags | os.O_DIRECT, 0o600), path)
             if create:  # an EINVAL can come after the file was made
                 flags &= ~os.O_EXCL
-        return SystemFile(os.open(path, flags, 0o600), path)
+        return self.opened(os.open(path, flags, 0o600), path)
+
+    def opened(self, fd: int, path: Path) -> File:
+        """The file behind a descriptor; where a subclass puts its own kind of file."""
+        return SystemFile(fd, path)
 
     def publish(self, path: Path, content: bytes, *, mode: int = 0o644) -> None:
         staging = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
-        fd = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        file = self.opened(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), staging)
         try:
-            file = SystemFile(fd, staging)
             file.pwritev([content], 0)
-            os.fsync(fd)
+            file.sync_data()
             os.rename(staging, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(staging)
             raise
         finally:
-            os.close(fd)
+            file.close()
         self.sync_directory(path.parent)
 
     def read(self, path: Path) -> bytes:

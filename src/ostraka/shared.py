@@ -6,7 +6,9 @@ word is 8 bytes, aligned, and written whole. Nothing here survives the processes
 """
 
 import mmap
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 from ostraka.metrics import Board
 
@@ -120,7 +122,7 @@ class Incarnations:
 class Shared:
     """Everything that the processes of one store share in memory. ``rows``: one for each process."""
 
-    __slots__ = ("board", "epoch", "incarnations", "pins", "rows")
+    __slots__ = ("_epoch_lock", "board", "epoch", "incarnations", "pins", "rows")
 
     def __init__(self, rows: int, board: Board) -> None:
         self.rows = rows
@@ -128,6 +130,12 @@ class Shared:
         self.pins = SharedWords(rows, 1, NOBODY)
         self.incarnations = Incarnations(rows)
         self.board = board
+        self._epoch_lock = os.memfd_create("ostraka-epoch")
+
+    @property
+    def epoch_lock(self) -> Path:
+        """A file to lock while the epoch is changed: in memory, for the disk of any other may be the one that died."""
+        return Path(f"/proc/self/fd/{self._epoch_lock}")
 
     def bury(self, row: int) -> None:
         """The process of that row is gone: it reads nothing any more, and will commit nothing."""

@@ -22,7 +22,7 @@ from ostraka.nodes.superblock import Epoch, Member, Superblock
 DISKS_MAX = 256
 DATA_SHARDS_MAX = 16
 PARITY_SHARDS_MAX = 8
-HARMLESS = frozenset({"lost+found", "lock", "epoch.lock", "control.sock"})  # none of them holds anything
+HARMLESS = frozenset({"lost+found", "lock", "control.sock"})  # none of them holds anything
 
 
 @dataclass(frozen=True, slots=True)

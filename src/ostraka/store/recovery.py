@@ -21,8 +21,9 @@ import msgspec
 from ostraka.errors import Refused, Unavailable
 from ostraka.host import Host
 from ostraka.nodes import opening as openings
-from ostraka.nodes.membership import EpochWord, Membership
+from ostraka.nodes.membership import Membership
 from ostraka.nodes.superblock import Epoch, Member
+from ostraka.shared import Shared
 from ostraka.state.seed import format_copy
 from ostraka.state.truth import Copy
 from ostraka.store import keys as keyring
@@ -31,7 +32,6 @@ from ostraka.store.keys import Keys
 log = logging.getLogger("ostraka.store")
 
 LOCK = "lock"
-EPOCH_LOCK = "epoch.lock"
 STATE = "state"  # directory, on disks that carry a copy of the state
 INDEX = "index"  # directory of the state's index, on one of them
 DERIVED = (STATE, INDEX, "shards")  # of a disk that came back: what it says there is outdated
@@ -112,15 +112,16 @@ def discard_derived(disk: Path) -> None:
             shutil.rmtree(disk / name)
 
 
-def take_in(opening: openings.Opening, host: Host, word: EpochWord) -> Membership:
+def take_in(opening: openings.Opening, host: Host, shared: Shared) -> Membership:
     """Steps 2 and 3: a membership that says what is true now."""
     for number, path in opening.stale.items():
         log.warning("%s (disk %d) was away: its state copy and index are discarded, its shards verified", path, number)
         discard_derived(path)
         host.files.sync_directory(path)
     paths = opening.present | opening.stale
-    lock = next(iter(opening.present.values())) / EPOCH_LOCK
-    members = Membership(opening.store_id, opening.epoch, {}, opening.present, host, word, lock_path=lock)
+    members = Membership(
+        opening.store_id, opening.epoch, {}, opening.present, host, shared.epoch, lock_path=shared.epoch_lock
+    )
     wanted = [_as_found(d, opening) for d in opening.epoch.members]
     if wanted != list(opening.epoch.members):
         members.paths.update(opening.stale)

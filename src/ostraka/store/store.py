@@ -65,7 +65,7 @@ class Store:
         self.limits = limits
         self.keys: Keys = recovered.keys
         self.threads = ThreadPoolExecutor(max(THREADS_MIN, 4 * (os.cpu_count() or 1)), "ostraka")
-        self.pins = Pins(lambda: state.sequence, shared.pins, row)
+        self.pins = Pins(state.sequence_lately, shared.pins, row)
         self.pool = ErasurePool(membership, host, limits, self.threads)
         self.chunks = ChunkStore(
             self.pool,
@@ -125,7 +125,7 @@ def open_owner(
     """
     host = host or Host()
     opening, keys, formatted = survey_and_judge(paths, ec, existing, root, host)
-    members = take_in(opening, host, shared.epoch)
+    members = take_in(opening, host, shared)
     epoch = members.epoch
     copies = [
         Copy(d.disk_id, members.paths[d.number] / STATE)
@@ -158,8 +158,9 @@ def open_owner(
 def open_worker(recovered: Recovered, shared: Shared, row: int, host: Host, limits: Limits = LIMITS) -> Store:
     """Join a store that an owner has opened."""
     paths = {n: Path(p) for n, p in recovered.paths.items()}
-    lock = next(iter(paths.values())) / "epoch.lock"
-    members = Membership(recovered.store_id, recovered.epoch, {}, paths, host, shared.epoch, lock_path=lock)
+    members = Membership(
+        recovered.store_id, recovered.epoch, {}, paths, host, shared.epoch, lock_path=shared.epoch_lock
+    )
     members.refresh()
     state = open_state_shared(
         host, recovered.store_id, Path(recovered.index), on_copy_failed=_evict_by_id(members), limits=limits
