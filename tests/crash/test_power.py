@@ -32,14 +32,16 @@ class Lost(AssertionError):
 class Machine:
     """Disks whose power is cut together, and the record of what was acknowledged."""
 
-    def __init__(self, disks: Sequence[PowerCutDisk]) -> None:
+    def __init__(self, disks: Sequence[PowerCutDisk], without_sync: str = "") -> None:
         self.disks = disks
+        self.without_sync = without_sync  # FILE:LINE of a sync that the writer leaves out
         self.keys: dict[str, Key] = {}
         self.acknowledged = 0
 
     def start(self, *words: str) -> "subprocess.Popen[str]":
         environment = {**os.environ, "OSTRAKA_TEST_BOOT_ID": f"boot-{next(BOOTS)}"}
-        command = [sys.executable, WRITER, *words, *(str(d.path) for d in self.disks)]
+        environment["OSTRAKA_TEST_WITHOUT_SYNC"] = self.without_sync
+        command = [sys.executable, WRITER, *words, *(str(d.path / "store") for d in self.disks)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
     def write(self, seed: int, rounds: int, stop_after: int) -> None:
@@ -88,9 +90,10 @@ class Machine:
 
 
 @contextlib.contextmanager
-def machine(tmp_path: Path, count: int) -> Iterator[Machine]:
+def machine(tmp_path: Path, count: int, without_sync: str = "") -> Iterator[Machine]:
     with contextlib.ExitStack() as stack:
-        yield Machine([stack.enter_context(PowerCutDisk(tmp_path / f"b{i}", tmp_path / f"d{i}")) for i in range(count)])
+        disks = [stack.enter_context(PowerCutDisk(tmp_path / f"b{i}", tmp_path / f"d{i}")) for i in range(count)]
+        yield Machine(disks, without_sync)
 
 
 @pytest.mark.timeout(300)
