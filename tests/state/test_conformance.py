@@ -269,9 +269,7 @@ _HEADS = [
 _KEYS = st.builds(lambda head, tail: head + tail, st.sampled_from(_HEADS), st.binary(max_size=3)).filter(bool)
 
 
-@settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(st.lists(st.tuples(_KEYS, st.one_of(st.none(), st.binary(max_size=8))), max_size=12), max_size=6),
     ranges=st.lists(

@@ -357,3 +357,16 @@ def test_a_damaged_row_is_answered_from_the_truth(store: Any) -> None:
     assert asyncio.run(state.rebuild_index()) == 4
     assert state.get(b"new") == b"in the log"
     assert not state.index_suspect
+
+
+def test_an_index_is_not_rebuilt_from_copies_that_lost_what_it_shows(store: Any) -> None:
+    state = store.create()
+    state.apply([put(b"a", b"1")])
+    state.apply([put(b"a", b"2")])
+    for number in range(3):
+        path = store.logs(number)[0]
+        data = path.read_bytes()
+        path.write_bytes(data[: data.index(b"OsR1", 600)] + bytes(200))
+    with pytest.raises(Corrupt):
+        state.rebuild_index_now()
+    assert state.get(b"a") == b"2"

@@ -161,6 +161,8 @@ def seed_copy(host: Host, store: bytes, index: Map, engine: Engine, directory: P
         truth = survey(host, store, meta.copies)
         reseed(host, store, copy, truth, truth.base(), epoch)
         with engine.writing() as (txn, meta):
+            if meta.commit < truth.last:
+                raise Unavailable("a commit that was in flight was given up meanwhile; try again", reason="state")
             if meta.commit > truth.last:
                 rest = survey(host, store, meta.copies, since=truth.last + 1)
                 write_log(host, store, copy, rest, truth.last + 1, epoch)

@@ -261,6 +261,8 @@ class EmbeddedState:
         use = self._current()
         with use.engine.writing() as (_, meta):
             truth = survey(self._host, self._store, meta.copies)
+            if truth.last != meta.commit:
+                raise Corrupt(f"the copies end at {truth.last}, the index at {meta.commit}", reason="state")
             base = truth.base()
             generation, index, rebuilt = build_index(self._files, truth, base, self._open_map, self._size_max)
             restated = msgspec.structs.replace(meta, digest=rebuilt.digest.to_bytes(16, "big"))
@@ -403,6 +405,8 @@ class EmbeddedState:
         if meta is None:
             raise Corrupt("the index of the state has no meta row", reason="state_index")
         truth = survey(self._host, self._store, meta.copies)
+        if truth.last < meta.commit:
+            raise Corrupt(f"the copies end at {truth.last}, the index at {meta.commit}", reason="state")
         base = truth.base()
         value: bytes | None = None
         found = False
