@@ -1,0 +1,77 @@
+"""A server that clients are tried against, what they need to know of it, and its access log."""
+
+import json
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from client_tls import Authority
+
+from ostraka.testing.processes import ServerProcess, s3_client
+
+LOG_SECONDS_MAX = 10.0  # a line is written a moment after its answer was sent
+
+
+class Endpoint:
+    """`ostraka serve` with two workers and an access log; over HTTPS if an authority is given."""
+
+    def __init__(self, directory: Path, authority: Authority | None, *arguments: str) -> None:
+        self.scheme = "https" if authority else "http"
+        self.bundle = str(authority.bundle) if authority else ""
+        self.home = directory / "home"
+        self.home.mkdir()
+        self._log = directory / "access.log"
+        flags = ["--workers", "2", "--access-log", str(self._log), *arguments]
+        if authority:
+            certificate, key = authority.server()
+            flags += ["--tls-cert", str(certificate), "--tls-key", str(key)]
+        self.server = ServerProcess([directory / "store"], *flags)
+
+    def __enter__(self) -> Self:
+        self.server.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.server.__exit__(kind, error, trace)
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def environment(self) -> dict[str, str]:
+        """For a client's process: credentials and trust, and nothing of whoever runs the tests."""
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "OSTRAKA_", "RCLONE_", "PYTEST_"))}
+        env |= {
+            "HOME": str(self.home),
+            "LC_ALL": "C.UTF-8",
+            "AWS_ACCESS_KEY_ID": self.server.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.server.secret_key,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_PAGER": "",
+        }
+        if self.bundle:
+            env |= {"AWS_CA_BUNDLE": self.bundle, "SSL_CERT_FILE": self.bundle}
+        return env
+
+    def boto(self, **config: Any) -> Any:
+        """A client in our own process, to look at what the others left."""
+        return s3_client(self.url, self.server.access_key, self.server.secret_key, verify=self.bundle or True, **config)
+
+    def requests(self, bucket: str, operation: str = "", *, at_least: int = 1) -> list[dict[str, Any]]:
+        """The access log's lines of that bucket, once there are that many."""
+        deadline = time.monotonic() + LOG_SECONDS_MAX
+        while True:
+            lines = [json.loads(line) for line in self._log.read_bytes().splitlines()]
+            found = [r for r in lines if r["bucket"] == bucket and operation in ("", r["operation"])]
+            if len(found) >= at_least:
+                return found
+            assert time.monotonic() < deadline, f"{len(found)} of {at_least} {operation} requests are in the log"
+            time.sleep(0.02)
+
+    def framings(self, bucket: str, operation: str) -> set[str]:
+        """How the bodies of that operation came."""
+        return {r["framing"] for r in self.requests(bucket, operation)}

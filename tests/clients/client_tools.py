@@ -1,0 +1,150 @@
+"""The clients: how each synchronises a tree, in the words of its own command line."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import pytest
+from client_endpoint import Endpoint
+
+REPOSITORY = Path(__file__).parents[2]
+SCRIPT = Path(__file__).with_name("boto_script.py")
+SECONDS_MAX = 300
+
+
+def run(command: list[str], env: Mapping[str, str], *, text: str | None = None) -> str:
+    """Run a client; its output. Fails the test with what it said if it fails."""
+    done = subprocess.run(
+        command, env=dict(env), input=text, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
+    )
+    said = f"{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
+    assert done.returncode == 0, f"{' '.join(command)}\nstatus {done.returncode}\n{said}"
+    return done.stdout
+
+
+def needs(path: Path | str | None) -> str:
+    """The path of an installed client, or skip."""
+    if path is None or not Path(path).exists():
+        pytest.skip(f"{path} is not installed: run scripts/install (as root, on Debian)")
+    return str(path)
+
+
+class Tool(Protocol):
+    """A client that can synchronise."""
+
+    name: str
+    name_bytes_max: int  # of a file: what it appends to the names of files that it is still receiving must fit too
+    framing: dict[str, str]  # how it frames the bodies of objects, by scheme
+
+    def up(self, endpoint: Endpoint, root: Path, bucket: str) -> None:
+        """Make the bucket hold what the directory holds, and nothing else."""
+        ...
+
+    def down(self, endpoint: Endpoint, bucket: str, root: Path) -> None:
+        """Make the directory hold what the bucket holds, and nothing else."""
+        ...
+
+    def remove(self, endpoint: Endpoint, bucket: str) -> None:
+        """Empty the bucket and delete it."""
+        ...
+
+
+class Boto:
+    """boto3 of a certain age, in a process of its own, doing what a program of its users would."""
+
+    name_bytes_max = 255
+
+    def __init__(self, name: str, environment: str, framing: dict[str, str]) -> None:
+        self.name = name
+        self.framing = framing
+        self._python = REPOSITORY / environment / "bin" / "python"
+
+    def do(self, endpoint: Endpoint, step: str, **arguments: Any) -> Any:
+        """Run a function of boto_script.py, which fails by an exception; returns its result."""
+        job = {"url": endpoint.url, "step": step, "arguments": arguments}
+        out = run([needs(self._python), "-P", str(SCRIPT)], endpoint.environment(), text=json.dumps(job))
+        return json.loads(out)
+
+    def up(self, endpoint: Endpoint, root: Path, bucket: str) -> None:
+        self.do(endpoint, "up", root=str(root), bucket=bucket)
+
+    def down(self, endpoint: Endpoint, bucket: str, root: Path) -> None:
+        self.do(endpoint, "down", root=str(root), bucket=bucket)
+
+    def remove(self, endpoint: Endpoint, bucket: str) -> None:
+        self.do(endpoint, "remove", bucket=bucket)
+
+
+class AwsCli:
+    """The AWS command line, `aws s3` and `aws s3api`."""
+
+    name_bytes_max = 246
+
+    def __init__(self, name: str, path: Path, framing: dict[str, str]) -> None:
+        self.name = name
+        self.framing = framing
+        self.path = path
+
+    def do(self, endpoint: Endpoint, *words: str) -> str:
+        """Run it; its output."""
+        env = endpoint.environment() | {"AWS_DEFAULT_REGION": "us-east-1"}
+        return run([needs(self.path), "--endpoint-url", endpoint.url, *words], env)
+
+    def api(self, endpoint: Endpoint, *words: str) -> Any:
+        """Run `aws s3api`; its output decoded."""
+        return json.loads(self.do(endpoint, "s3api", *words, "--output", "json") or "null")
+
+    def up(self, endpoint: Endpoint, root: Path, bucket: str) -> None:
+        self.do(endpoint, "s3", "sync", "--delete", "--only-show-errors", str(root), f"s3://{bucket}")
+
+    def down(self, endpoint: Endpoint, bucket: str, root: Path) -> None:
+        self.do(endpoint, "s3", "sync", "--delete", "--only-show-errors", f"s3://{bucket}", str(root))
+
+    def remove(self, endpoint: Endpoint, bucket: str) -> None:
+        self.do(endpoint, "s3", "rb", "--force", f"s3://{bucket}")
+
+
+class Rclone:
+    """rclone, configured by its environment as "any other" S3."""
+
+    name = "rclone"
+    framing: ClassVar = {"http": "UNSIGNED-PAYLOAD", "https": "UNSIGNED-PAYLOAD"}  # it presigns its own PUTs
+    name_bytes_max = 255
+
+    def do(self, endpoint: Endpoint, *words: str, text: str | None = None) -> str:
+        """Run it; its output."""
+        env = endpoint.environment() | {
+            "RCLONE_CONFIG": "/dev/null",
+            "RCLONE_CONFIG_S_TYPE": "s3",
+            "RCLONE_CONFIG_S_PROVIDER": "Other",
+            "RCLONE_CONFIG_S_ENV_AUTH": "true",
+            "RCLONE_CONFIG_S_ENDPOINT": endpoint.url,
+        }
+        if endpoint.bundle:
+            env["RCLONE_CA_CERT"] = endpoint.bundle
+            del env["AWS_CA_BUNDLE"]  # its AWS library cannot set that on a transport that is not its own
+        return run([needs(shutil.which("rclone")), "--retries", "1", *words], env, text=text)
+
+    def up(self, endpoint: Endpoint, root: Path, bucket: str) -> None:
+        self.do(endpoint, "sync", "--fast-list", str(root), f"s:{bucket}")
+
+    def down(self, endpoint: Endpoint, bucket: str, root: Path) -> None:
+        self.do(endpoint, "sync", f"s:{bucket}", str(root))
+
+    def remove(self, endpoint: Endpoint, bucket: str) -> None:
+        self.do(endpoint, "purge", f"s:{bucket}")
+
+
+OLD = {"http": "SHA256", "https": "UNSIGNED-PAYLOAD"}
+NEW = {"http": "SHA256", "https": "STREAMING-UNSIGNED-PAYLOAD-TRAILER"}  # since checksums are sent by default
+BOTO_NEWEST = Boto("boto3", ".venv", NEW)
+BOTO_134 = Boto("boto3-1.34", ".venv-boto134", OLD)
+AWS_PYPI = AwsCli("awscli", REPOSITORY / ".venv-awscli" / "bin" / "aws", NEW)
+AWS_DEBIAN = AwsCli("awscli-debian", Path("/usr/bin/aws"), OLD)
+RCLONE = Rclone()
+BOTOS = [BOTO_NEWEST, BOTO_134]
+AWS_CLIS = [AWS_PYPI, AWS_DEBIAN]
+TOOLS: list[Tool] = [*BOTOS, *AWS_CLIS, RCLONE]
