@@ -280,3 +280,25 @@ def test_directories_that_cannot_be_adopted_are_refused_and_left_alone(tmp_path:
         assert [p.name for p in full.iterdir()] == ["precious"]
 
     asyncio.run(run())
+
+
+def test_a_disk_that_went_away_while_nobody_wrote_is_found_lost_by_the_command(tmp_path: Path, seed: int) -> None:
+    contents = Contents(seed)
+    paths = directories(tmp_path, 4)
+
+    async def run() -> None:
+        async with opened(paths) as store:
+            await contents.fill(store, 2)
+            wipe(paths[3])
+            paths[3].mkdir()  # what an unmounted disk looks like
+            assert (await operate(store, "disk-ls"))["disks"][3]["status"] == "vanished"
+            found = await fsck(store, repair=True)
+            assert not found["clean"]
+            assert not any(paths[3].iterdir())  # nothing is written to a mount point
+            await operate(store, "disk-replace", new=str(tmp_path / "new"))
+            found = await fsck(store)
+            assert found["clean"], found["findings"]
+        async with opened([*paths[:3], tmp_path / "new"]) as store:
+            await contents.check(store)
+
+    asyncio.run(run())

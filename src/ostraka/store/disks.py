@@ -81,9 +81,32 @@ async def list_disks(store: Store) -> dict[str, Any]:
 def _status(store: Store, member: Member) -> str:
     if not member.up:
         return "down" if member.number in store.membership.paths else "missing"
+    if vanished(store, member.number):
+        return "vanished"
     if member.healing:
         return "healing"
     return "read-only" if store.membership.read_only else "up"
+
+
+def vanished(store: Store, number: int) -> str:
+    """Why the directory of a disk that should be up is certainly not that disk any more; "" if it may well be."""
+    path = store.membership.paths.get(number)
+    if path is None:
+        return "no directory is known"
+    try:
+        return "" if superblock.read(store.host.files, path) is not None else "its superblock is gone"
+    except OSError as error:
+        return str(error)
+    except OstrakaError:
+        return ""  # damaged: that is for fsck
+
+
+def _probe(store: Store) -> None:
+    """Disks that went away unnoticed, because nobody has written since, are recorded as down."""
+    for member in store.membership.epoch.members:
+        if member.up and (why := vanished(store, member.number)):
+            with contextlib.suppress(Unavailable):  # no majority is left: the store is read-only, and we go on
+                store.membership.evict(member.number, why)
 
 
 # -- replace
@@ -103,6 +126,7 @@ async def replace(store: Store, progress: Progress, *, old: str, new: str) -> di
 
 async def _replace(store: Store, progress: Progress, old: str, path: Path) -> dict[str, Any]:
     progress("adopting", 0, 1)
+    await in_thread(_probe, store)
     joined = await in_thread(_member_at, store, path)
     if joined is not None:
         number = await _resume(store, joined, path, old)
@@ -345,6 +369,7 @@ async def _let_go(store: Store) -> None:
 
 async def forget(store: Store, progress: Progress, *, old: str) -> dict[str, Any]:
     """Take a lost member out for good; what it held is rebuilt on the others, as narrower stripes where need be."""
+    await in_thread(_probe, store)
     target = _find(store, old)
     epoch = store.membership.epoch
     if target.up:

@@ -25,7 +25,7 @@ from ostraka.jobs.ground import in_thread, together
 from ostraka.jobs.liveness import liveness
 from ostraka.jobs.scrub import scrub_state
 from ostraka.jobs.stripes import Named, describe, mend, pages, read_named
-from ostraka.nodes import superblock
+from ostraka.nodes import recovery, superblock
 from ostraka.nodes.local import LocalDisk
 from ostraka.nodes.superblock import Epoch, Member, Superblock
 from ostraka.objects import check as objects_check
@@ -147,6 +147,11 @@ class Fsck:
             if not wrong:
                 return
         repaired = False
+        mark = recovery.read_mark(store.host, path)
+        if mark is None or (mark.store, mark.disk) != (store.membership.store_id.hex(), number):
+            # an empty mount point, perhaps: nothing is written there
+            self._found("disk", f"disk {number}: {path} is not that disk any more ({wrong})")
+            return
         if self._repair:
             membership = store.membership
             with contextlib.suppress(OSError), membership.exclusive():
@@ -180,7 +185,7 @@ class Fsck:
         if not problem:
             return
         repaired = False
-        if self._repair:
+        if self._repair and not self._wrong_superblock(number, path):
             good = self._good_keys()
             with contextlib.suppress(OSError):
                 keyring.write(good, [path], store.host)
