@@ -128,7 +128,7 @@ def _serve_bare(pipe: Connection, size: int) -> None:
 
     from ostraka.http import Request, Response, Server, bind
 
-    os.setsid()
+    os.setpgid(0, 0)
     body = bytes(size)
 
     async def handler(request: Request) -> Response:

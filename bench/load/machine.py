@@ -20,16 +20,16 @@ def _all_busy() -> float:
 
 @dataclass
 class Processes:
-    """The processes of one session (setsid): CPU seconds, dead children included, and private memory."""
+    """The processes of one group (setpgid): CPU seconds, dead children included, and private memory."""
 
-    session: int
+    group: int
 
     def pids(self) -> list[int]:
         found = []
         for name in os.listdir("/proc"):
             if name.isdigit():
                 with contextlib.suppress(OSError, IndexError):
-                    if int(_stat(int(name))[3]) == self.session:
+                    if int(_stat(int(name))[2]) == self.group:
                         found.append(int(name))
         return sorted(found)
 
@@ -52,7 +52,7 @@ class Processes:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat behind the command's name: state is [0], session [3], utime [11]."""
+    """The fields of /proc/PID/stat behind the command's name: state is [0], the group [2], utime [11]."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 

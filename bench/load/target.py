@@ -68,7 +68,7 @@ def ostraka(where: Path, disks: int, workers: int | None, filled: Path | None = 
         log = Path(made) / "log"
         with log.open("wb") as errors:
             child = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, env=environment, start_new_session=True
+                command, stdout=subprocess.PIPE, stderr=errors, env=environment, process_group=0
             )
         try:
             assert child.stdout is not None
@@ -98,7 +98,7 @@ def moto() -> Iterator[Target | None]:
         [program, "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        process_group=0,
     )
     try:
         until = time.monotonic() + 60
@@ -114,7 +114,7 @@ def moto() -> Iterator[Target | None]:
 
 
 def stop(child: "subprocess.Popen[bytes]") -> None:
-    """SIGTERM, and after a minute SIGKILL for the whole session."""
+    """SIGTERM, and after a minute SIGKILL for the whole group."""
     child.send_signal(signal.SIGTERM)
     try:
         child.wait(STOP_SECONDS_MAX)
