@@ -118,7 +118,8 @@ async def replace(store: Store, progress: Progress, *, old: str, new: str) -> di
     Raises Refused and Invalid, each with the way out, before anything is changed.
     """
     try:
-        return await _replace(store, progress, old, Path(new).resolve())  # noqa: ASYNC240 - no file is read
+        async with heal.turn(store):  # from before the epoch on: else the job heals first, and nobody is told of it
+            return await _replace(store, progress, old, Path(new).resolve())  # noqa: ASYNC240 - no file is read
     finally:
         if not _others(store):  # nobody serves: who opens the store next takes the lock with the others
             release_held(store)
@@ -389,11 +390,12 @@ async def forget(store: Store, progress: Progress, *, old: str) -> dict[str, Any
             store.membership.change(members, override=True)
 
     progress("forgetting", 0, 1)
-    await in_thread(change)
-    log.warning("disk %d is forgotten", target.number)
-    progress("forgetting", 1, 1)
-    await _let_go(store)
-    repaired = await rebuild(store, progress)
+    async with heal.turn(store):
+        await in_thread(change)
+        log.warning("disk %d is forgotten", target.number)
+        progress("forgetting", 1, 1)
+        await _let_go(store)
+        repaired = await rebuild(store, progress)
     return {"old": target.number, **repaired}
 
 
@@ -401,7 +403,7 @@ async def forget(store: Store, progress: Progress, *, old: str) -> dict[str, Any
 
 
 async def rebuild(store: Store, progress: Progress) -> dict[str, Any]:
-    """Bring the state's copies to m+1 and heal all that can be; counts of stripes.
+    """Bring the state's copies to m+1 and heal all that can be; counts of stripes. The caller has the heal job's turn.
 
     Raises Unavailable when some could not be made whole: the heal job goes on while the store is served.
     """
@@ -415,16 +417,15 @@ async def rebuild(store: Store, progress: Progress) -> dict[str, Any]:
             log.error("%s is damaged beyond repair: %s", named.name, result.note)
         progress("rebuilding", counts["examined"], None)
 
-    async with heal.turn(store):
-        progress("copying the state", 0, None)
-        problem = await state_copies.restore(store, override=True)
-        if problem is not None:
-            log.warning("%s", problem)
-        healing = Heal(store, told)
-        while True:
-            result = await healing.step(Budget(store.host.clock, _PIECE_SECONDS, _PIECE_ROWS))
-            if not result.more:
-                break
+    progress("copying the state", 0, None)
+    problem = await state_copies.restore(store, override=True)
+    if problem is not None:
+        log.warning("%s", problem)
+    healing = Heal(store, told)
+    while True:
+        result = await healing.step(Budget(store.host.clock, _PIECE_SECONDS, _PIECE_ROWS))
+        if not result.more:
+            break
     if heal.pending(store):
         raise Unavailable(
             f"{counts['repaired']} of {counts['examined']} stripes were rebuilt; {result.note or 'some are left'}: "
