@@ -248,6 +248,18 @@ def boot_id() -> str:
     return os.environ.get("OSTRAKA_TEST_BOOT_ID") or Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+def file_system_of(path: Path) -> str:
+    """The kind of file system that holds path ("ext4", "xfs", "fuse.x"), or "" where the kernel does not tell."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
+            fields = line.split(" ")
+            if fields[2] == wanted:
+                return fields[fields.index("-") + 1]
+    return ""
+
+
 class Host:
     """The seams that the rooms share, bundled: files, clock, randomness, boot id."""
 

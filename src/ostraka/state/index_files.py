@@ -7,8 +7,6 @@ over all pages, since LMDB's pages carry none.
 """
 
 import contextlib
-import mmap
-import os
 import re
 from pathlib import Path
 
@@ -48,15 +46,14 @@ class IndexFiles:
         self.files = files
         self.directory = directory
         files.mkdir(directory)
-        # Shared memory, not storage: what it says is worthless after a restart, and recovery writes it anew.
-        fd = os.open(directory / "current", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Shared memory, not storage: what it says is worthless after a restart, and recovery writes it anew. Recovery
+        # is also who makes it, alone under the store's lock, before any other process opens the state.
+        current = directory / "current"
         try:
-            if os.fstat(fd).st_size != _GENERATION_SIZE:
-                os.ftruncate(fd, _GENERATION_SIZE)
-            self._map = mmap.mmap(fd, _GENERATION_SIZE)
-        finally:
-            os.close(fd)
-        self.shared = memoryview(self._map).cast("Q")  # shared[0]: the generation in use
+            words = files.shared(current, _GENERATION_SIZE)
+        except (FileNotFoundError, ValueError):  # none yet, or one that a crash left too short
+            words = files.shared(current, _GENERATION_SIZE, create=True)
+        self.shared = words.cast("Q")  # shared[0]: the generation in use
 
     def map_path(self, generation: int) -> Path:
         return self.directory / f"index-{generation:08x}.mdb"
@@ -111,13 +108,6 @@ class IndexFiles:
         return None
 
     def _pages_are(self, generation: int, stop: CleanStop) -> bool:
-        try:
-            fd = os.open(self.map_path(generation), os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            return file_checksum(fd, stop.size) == stop.checksum
-        except OSError:
-            return False
-        finally:
-            os.close(fd)
+        with contextlib.suppress(OSError), contextlib.closing(self.files.open(self.map_path(generation))) as pages:
+            return file_checksum(pages.preadv, stop.size) == stop.checksum
+        return False

@@ -11,7 +11,8 @@ ZFS, FUSE) pages are written by pwrite.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,7 @@ import lmdb
 from xxhash import xxh3_64
 
 from ostraka.errors import Full
+from ostraka.host import file_system_of
 from ostraka.limits import MIB
 
 KEY_SIZE_MAX = 511  # LMDB's bound on a key
@@ -118,28 +120,18 @@ class Map(Protocol):
 
 def keeps_allocations(directory: Path) -> bool:
     """Whether a block that was allocated to a file there stays its block when it is written."""
-    device = os.stat(directory).st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
-            for line in mounts:
-                fields = line.split(" ")
-                if fields[2] == wanted:
-                    return fields[fields.index("-") + 1] in _IN_PLACE
-    except (OSError, ValueError, IndexError):
-        pass
-    return False
+    return file_system_of(directory) in _IN_PLACE
 
 
 OpenMap = Callable[[Path, int], Map]
 
 
-def file_checksum(fd: int, size: int) -> int:
-    """The checksum of a file's first ``size`` bytes; -1 when it has fewer."""
+def file_checksum(preadv: Callable[[Sequence[memoryview], int], int], size: int) -> int:
+    """The checksum of the first ``size`` bytes of the file that preadv reads; -1 when it has fewer."""
     state, buffer, at = xxh3_64(), bytearray(MIB), 0
     view = memoryview(buffer)
     while at < size:
-        count = os.preadv(fd, [view[: min(MIB, size - at)]], at)
+        count = preadv([view[: min(MIB, size - at)]], at)
         if count == 0:
             return -1
         state.update(view[:count])
@@ -198,7 +190,7 @@ class LmdbMap:
     def fingerprint(self) -> tuple[int, int]:
         self._env.sync(True)
         size = self.size()
-        return size, file_checksum(self._fd, size)
+        return size, file_checksum(partial(os.preadv, self._fd), size)
 
     def size(self) -> int:
         return (self._env.info()["last_pgno"] + 1) * PAGE_SIZE
