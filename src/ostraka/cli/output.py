@@ -38,8 +38,8 @@ def show_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json
         return
     cells = [[c.replace("_", " ") for c in columns], *([_text(r.get(c)) for c in columns] for r in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-    for row in cells:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    for line in cells:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _text(value: Any) -> str:

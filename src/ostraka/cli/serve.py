@@ -34,7 +34,7 @@ def _shape(setting: Setting) -> dict[str, Any]:
 )
 @_options
 @click.pass_context
-def serve(ctx: click.Context, directories: tuple[str, ...], config: str | None, **flags: Any) -> None:
+def serve(ctx: click.Context, /, directories: tuple[str, ...], config: str | None, **flags: Any) -> None:
     """Serve the directories as an S3 endpoint.
 
     One directory keeps everything once. Several are disks: data is erasure coded over them, so that any M of them may

@@ -87,8 +87,11 @@ class Disk(Protocol):
 class Members(Protocol):
     """The disks of a store as the newest committed epoch has them."""
 
-    k: int
-    m: int
+    @property
+    def k(self) -> int: ...
+
+    @property
+    def m(self) -> int: ...
 
     def up(self) -> Sequence[Disk]:
         """Disks that new stripes may use."""

@@ -27,7 +27,7 @@ from ostraka.pools.buffers import Buffers, PooledBuffer
 from ostraka.pools.erasure import codec
 from ostraka.pools.lanes import Lanes
 from ostraka.pools.reading import COMPUTE_INLINE_MAX, Counters, Outcome, StripeReader, all_of
-from ostraka.pools.types import Owner, ShardHealth, Stripe
+from ostraka.pools.types import Owner, ShardHealth, Stripe, StripeBuffer
 
 _WRITE_IDS: Final = 256
 
@@ -53,7 +53,9 @@ class ErasurePool:
     async def buffer(self, size: int) -> PooledBuffer:
         return await self.buffers.acquire(size, layout.capacity(size, self._members.k, self._members.m))
 
-    async def write(self, owner: Owner, owner_id: bytes, body: PooledBuffer | Buffer, length: int) -> Stripe:
+    async def write(self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int) -> Stripe:
+        if not isinstance(body, PooledBuffer | Buffer):
+            body = body.view  # memory of another pool: as good as any other buffer
         avoid: dict[int, bool] = {}  # disks that did not take a shard of this body: True if only for want of room
         while True:
             usable = {disk.number: disk for disk in self._members.up() if disk.number not in avoid}
