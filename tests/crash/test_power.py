@@ -35,12 +35,14 @@ class Machine:
     def __init__(self, disks: Sequence[PowerCutDisk], without_sync: str = "") -> None:
         self.disks = disks
         self.without_sync = without_sync  # FILE:LINE of a sync that the writer leaves out
+        self.hits = 1  # after how many of these it ends by itself
         self.keys: dict[str, Key] = {}
         self.acknowledged = 0
 
     def start(self, *words: str) -> "subprocess.Popen[str]":
         environment = {**os.environ, "OSTRAKA_TEST_BOOT_ID": f"boot-{next(BOOTS)}"}
-        environment["OSTRAKA_TEST_WITHOUT_SYNC"] = self.without_sync
+        if self.without_sync:
+            environment |= {"OSTRAKA_TEST_WITHOUT_SYNC": self.without_sync, "OSTRAKA_TEST_HITS": str(self.hits)}
         command = [sys.executable, WRITER, *words, *(str(d.path / "store") for d in self.disks)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 

@@ -5,7 +5,8 @@ Run by test_power.py as a process of its own, to be killed or to lose its disk a
     python writer.py SEED ROUNDS DIR...     write; one JSON line before and one after each change
     python writer.py verify DIR...          say what is there: one JSON line, name to sha256, and what LIST says
 
-``OSTRAKA_TEST_WITHOUT_SYNC=FILE:LINE`` leaves out the sync that is called there.
+``OSTRAKA_TEST_WITHOUT_SYNC=FILE:LINE`` leaves out the sync that is called there, and ``OSTRAKA_TEST_HITS=N`` ends the
+program at the first acknowledgement after that happened N times.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ SIZES = (0, 900, 2 * KIB, 2 * KIB + 1, 20 * KIB, 128 * KIB, 128 * KIB + 1, 700 *
 SMALL = replace(LIMITS, log_bytes_before_checkpoint=128 * KIB, segment_size_max=4 * MIB, collect_grace_seconds=0.0)
 BUCKET = "power"
 WITHOUT = os.environ.get("OSTRAKA_TEST_WITHOUT_SYNC", "")
+HITS = int(os.environ.get("OSTRAKA_TEST_HITS", "1000000000"))
 
 
 class Bytes:
@@ -75,15 +77,23 @@ class ForgetfulFiles(SystemFiles):
             super().sync_directory(path)
 
 
+hits = 0  # how often the sync was left out
+
+
 def called_from(site: str) -> bool:
     """Whether our caller was called at that FILE:LINE of the package."""
+    global hits
     frame = sys._getframe(2)
-    return bool(site) and f"{frame.f_code.co_filename}:{frame.f_lineno}".endswith("/ostraka/" + site)
+    found = bool(site) and f"{frame.f_code.co_filename}:{frame.f_lineno}".endswith("/ostraka/" + site)
+    hits += found
+    return found
 
 
 def say(**line: object) -> None:
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
+    if "done" in line and hits >= HITS:
+        os._exit(9)  # at the first acknowledgement that may rely on the sync that was left out
 
 
 async def write(store: Store, seed: int, rounds: int) -> None:

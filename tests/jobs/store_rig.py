@@ -15,7 +15,6 @@ from ostraka.errors import Absent
 from ostraka.host import Buffer, Host
 from ostraka.limits import KIB, LIMITS, Limits
 from ostraka.objects.types import Attributes, Digested
-from ostraka.store.disks import release_held
 from ostraka.store.operations import OPERATIONS
 from ostraka.store.store import Store, open_here
 
@@ -148,7 +147,7 @@ async def opened(
                     await store.objects.create_bucket(BUCKET, "root", "us-east-1")
             yield store
         finally:
-            release_held(store)
+            store.held.close()
 
 
 class Steps:

@@ -19,7 +19,6 @@ from store_rig import SMALL, Contents, directories, fsck, opened, operate, wipe
 from ostraka.errors import Refused
 from ostraka.host import Host
 from ostraka.shared import Shared
-from ostraka.store.disks import release_held
 from ostraka.store.recovery import Recovered, hold
 from ostraka.store.store import new_shared, open_owner, open_worker
 
@@ -118,7 +117,7 @@ def test_a_disk_that_joins_is_written_by_the_other_processes_too(tmp_path: Path,
                 await operate(owner, "disk-replace", old=str(paths[0]), new=str(tmp_path / "other"))
             ours.send("end")
             await asyncio.to_thread(process.join)
-            release_held(owner)
+            owner.held.close()
             await owner.close()
 
     async def after() -> None:

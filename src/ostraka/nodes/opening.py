@@ -123,8 +123,36 @@ def _look(path: Path, files: Files) -> Found:
     return Found(path, "blank" if leftovers else "foreign")
 
 
-def judge(found: Sequence[Found], *, ec: tuple[int, int] | None = None, existing: bool = False) -> Opening | None:
-    """Decide: an Opening, or None when the directories are to be formatted. Raises Refused, Unavailable, Invalid."""
+def follow_hints(found: Sequence[Found], files: Files) -> list[Found]:
+    """Disks that joined while the store was served, where they joined, if no directory that was named is them.
+
+    So a server that recovers before its command line was edited still has all its disks.
+    """
+    here = {f.block.disk_id for f in found if f.block}
+    blocks = [f.block for f in found if f.kind == "formed" and f.block]
+    if not blocks:
+        return []
+    newest = max(blocks, key=lambda b: b.epoch.number)
+    joined = []
+    for member in newest.epoch.members:
+        if member.path and member.disk_id not in here:
+            there = _look(Path(member.path), files)
+            if there.block and (there.block.store_id, there.block.disk_id) == (newest.store_id, member.disk_id):
+                joined.append(there)
+    return joined
+
+
+def judge(
+    found: Sequence[Found],
+    *,
+    ec: tuple[int, int] | None = None,
+    existing: bool = False,
+    joined: Sequence[Found] = (),
+) -> Opening | None:
+    """Decide: an Opening, or None when the directories are to be formatted. Raises Refused, Unavailable, Invalid.
+
+    ``joined``: disks that nobody named, found by their hints; the directories they took over from may be named still.
+    """
     formed = [f for f in found if f.kind == "formed"]
     if not formed:
         _check_blank(found, ec, existing)
@@ -141,7 +169,7 @@ def judge(found: Sequence[Found], *, ec: tuple[int, int] | None = None, existing
             "leave --ec out",
             reason="geometry",
         )
-    return _match(found, store_id, newest)
+    return _match(found, store_id, newest, joined)
 
 
 def _check_blank(found: Sequence[Found], ec: tuple[int, int] | None, existing: bool) -> None:
@@ -177,13 +205,13 @@ def _newest(formed: Sequence[Found]) -> Epoch:
     return newest
 
 
-def _match(found: Sequence[Found], store_id: bytes, epoch: Epoch) -> Opening:
+def _match(found: Sequence[Found], store_id: bytes, epoch: Epoch, joined: Sequence[Found]) -> Opening:
     by_id = {d.disk_id: d for d in epoch.members}
     present: dict[int, Path] = {}
     stale: dict[int, Path] = {}
     blank: list[Found] = []
-    warnings: list[str] = []
-    for f in found:
+    warnings = [f"{f.path} joined the store while it was served: name it when you start the store" for f in joined]
+    for f in [*found, *joined]:
         if f.kind == "foreign" or f.kind == "blank":
             blank.append(f)
         elif f.kind == "unreadable":
@@ -194,6 +222,8 @@ def _match(found: Sequence[Found], store_id: bytes, epoch: Epoch) -> Opening:
             member = by_id.get(f.block.disk_id)
             if f.block.store_id != store_id:
                 blank.append(f)
+            elif member is None and joined:
+                warnings.append(f"{f.path} was replaced and is no disk of this store any more: leave it out")
             elif member is None:
                 raise Refused(
                     f"{f.path} was replaced or forgotten and is no disk of this store any more: leave it out, or empty "
@@ -210,7 +240,7 @@ def _match(found: Sequence[Found], store_id: bytes, epoch: Epoch) -> Opening:
             else:
                 stale[member.number] = f.path
     absent = [d for d in epoch.members if d.number not in present and d.number not in stale]
-    if len(blank) > len(absent):
+    if len(blank) > len(absent) + len(joined):
         names = ", ".join(str(f.path) for f in blank)
         raise Refused(
             f"{names}: not a disk of this store, and none of its disks is missing: leave it out "

@@ -148,8 +148,7 @@ def _drop(host: Host, position: Position, logs: list[str], commit: int) -> None:
     with contextlib.suppress(OSError):
         older = [n for n in host.files.names(directory) if (c := parse_snapshot_name(n)) is not None and c < commit]
         for name in [*logs, *older]:
-            host.files.unlink(directory / name)
-        host.files.sync_directory(directory)
+            host.files.unlink(directory / name)  # unsynced: one that comes back is dropped the next time
 
 
 def seed_copy(host: Host, store: bytes, index: Map, engine: Engine, directory: Path, copy: Copy, epoch: int) -> None:

@@ -77,7 +77,11 @@ class IndexFiles:
         self.files.publish(self._clean_path(generation), data + xxh3_64_digest(data), mode=0o600)
 
     def take_clean(self) -> tuple[int, CleanStop] | None:
-        """The generation that a clean stop left, if all its pages are as they were. The mark is gone afterwards."""
+        """The generation that a clean stop left, if all its pages are as they were. The mark is gone afterwards.
+
+        A power cut may bring the mark back: it then vouches for exactly the pages and the commit that it names, or for
+        nothing.
+        """
         taken = None
         for name in self.files.names(self.directory):
             match = _NAME.fullmatch(name)
@@ -88,12 +92,10 @@ class IndexFiles:
             self.files.unlink(self.directory / name)
             if stop is not None and self._pages_are(generation, stop):
                 taken = (generation, stop)
-        self.files.sync_directory(self.directory)  # the mark must not come back after the index was changed
         return taken
 
     def close(self) -> None:
         self.shared.release()
-        self._map.close()
 
     def _clean_path(self, generation: int) -> Path:
         return self.directory / f"index-{generation:08x}.clean"

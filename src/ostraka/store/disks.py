@@ -18,7 +18,6 @@ import contextlib
 import logging
 import os
 import shutil
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,8 +44,6 @@ MARKER = "adopting"  # in a directory that `disk replace` has begun to adopt: it
 OURS = frozenset({MARKER, "segments", "shards", "state", state_copies.KEYS})
 _PIECE_SECONDS = 0.5
 _PIECE_ROWS = 5000
-
-_held: "weakref.WeakKeyDictionary[Store, contextlib.ExitStack]" = weakref.WeakKeyDictionary()
 
 
 # -- ls
@@ -122,7 +119,7 @@ async def replace(store: Store, progress: Progress, *, old: str, new: str) -> di
             return await _replace(store, progress, old, Path(new).resolve())  # noqa: ASYNC240 - no file is read
     finally:
         if not _others(store):  # nobody serves: who opens the store next takes the lock with the others
-            release_held(store)
+            store.held.close()
 
 
 async def _replace(store: Store, progress: Progress, old: str, path: Path) -> dict[str, Any]:
@@ -345,15 +342,7 @@ def _wipe(path: Path) -> None:
 
 def _hold(store: Store, path: Path) -> None:
     """The new directory is ours as the others are, for as long as the store is open."""
-    stack = _held.setdefault(store, contextlib.ExitStack())
-    stack.enter_context(store.host.files.lock(path / LOCK))
-
-
-def release_held(store: Store) -> None:
-    """The store is closed: let go of the directories that joined while it was open. Idempotent."""
-    stack = _held.pop(store, None)
-    if stack is not None:
-        stack.close()
+    store.held.enter_context(store.host.files.lock(path / LOCK))
 
 
 async def _let_go(store: Store) -> None:

@@ -79,7 +79,8 @@ def survey_and_judge(
 ) -> tuple[openings.Opening, Keys, bool]:
     """Step 1; also says whether it formatted."""
     found, warnings = openings.survey(paths, host.files)
-    opening = openings.judge(found, ec=ec, existing=existing)
+    joined = openings.follow_hints(found, host.files)
+    opening = openings.judge(found, ec=ec, existing=existing, joined=joined)
     formatted = opening is None
     if opening is None:
         k, m = ec or openings.default_geometry(len(paths))
@@ -92,8 +93,7 @@ def survey_and_judge(
                 discard_derived(disk)  # of a format that a crash ended
                 if member.state:
                     format_copy(host, store_id, Copy(member.disk_id, disk / STATE), epoch.number)
-                    keyring.write(made[0], [disk], host)
-                host.files.sync_directory(disk)
+                    keyring.write(made[0], [disk], host)  # syncs the directory, for the state's copy as well
 
         opening = openings.form([Path(f.path) for f in found], k, m, host, prepare)
         keys = made[0]
@@ -117,7 +117,6 @@ def take_in(opening: openings.Opening, host: Host, shared: Shared) -> Membership
     for number, path in opening.stale.items():
         log.warning("%s (disk %d) was away: its state copy and index are discarded, its shards verified", path, number)
         discard_derived(path)
-        host.files.sync_directory(path)
     paths = opening.present | opening.stale
     members = Membership(
         opening.store_id, opening.epoch, {}, opening.present, host, shared.epoch, lock_path=shared.epoch_lock

@@ -17,6 +17,7 @@ from ostraka.chunks.counters import METRICS as CHUNK_METRICS
 from ostraka.chunks.store import ChunkStore
 from ostraka.errors import OstrakaError
 from ostraka.host import Host
+from ostraka.jobs.damage import DamageJournal
 from ostraka.limits import LIMITS, Limits
 from ostraka.metrics import Board, Metric
 from ostraka.nodes.local import LocalDisk
@@ -64,9 +65,12 @@ class Store:
         self.host = host
         self.limits = limits
         self.keys: Keys = recovered.keys
+        self.held = contextlib.ExitStack()  # locks of directories that joined while the store was open
         self.threads = ThreadPoolExecutor(max(THREADS_MIN, 4 * (os.cpu_count() or 1)), "ostraka")
         self.pins = Pins(state.sequence_lately, shared.pins, row)
+        self.journal = DamageJournal(state)
         self.pool = ErasurePool(membership, host, limits, self.threads)
+        self.pool.on_damage = self.journal.stripe
         self.chunks = ChunkStore(
             self.pool,
             self.state,
@@ -75,6 +79,7 @@ class Store:
             limits=limits,
             executor=self.threads,
             pinned_before=self.pins.oldest,
+            on_damage=self.journal.entry,
             board=shared.board,
         )
         self.objects = ObjectStore(
@@ -96,10 +101,16 @@ class Store:
         """Finish what is under way and let go of everything. Idempotent."""
         with contextlib.suppress(OstrakaError):
             await self.objects.close()
+        await self.journal.close()
         await self.chunks.close()
+        await self.pool.close()
         await self.state.close()
         for disk in self.disks.values():
-            disk.close()
+            try:
+                disk.close()
+            except OSError as e:
+                log.warning("disk %d cannot be closed: %s", disk.number, e)
+        self.held.close()
         self.threads.shutdown(wait=False)
 
 
