@@ -73,6 +73,11 @@ async def tag(rig: Rig, upload: str) -> None:
         await rig.objects.update_tags("b", "k", version.version_id, {"a": "b"})
 
 
+async def put_part_and_collect(rig: Rig, upload: str) -> None:
+    await rig.objects.put_part("b", "m", upload, 2, Body(b"new" * 50), Md5())
+    await rig.collect_all()
+
+
 REPLAY = Replay("alice", "PutObject", "one", "one")
 CREATE = WriteConditions(if_none_match=True)
 STEPS: dict[str, Step] = {
@@ -92,50 +97,70 @@ STEPS: dict[str, Step] = {
     "suspend": lambda rig, upload: rig.set_versioning("b", "Suspended"),
     "put part": lambda rig, upload: rig.objects.put_part("b", "m", upload, 2, Body(b"new" * 50), Md5()),
     "copy part": copy_part,
+    "put part, collect": put_part_and_collect,
     "complete": complete,
     "abort": lambda rig, upload: rig.objects.abort_upload("b", "m", upload),
     "collect": lambda rig, upload: rig.collector.collect(3),
 }
 
 
-async def setting(versioning: str, top: str) -> tuple[Rig, Rig, Interposed, str]:
-    """A key with a history, an upload with parts, and work for the collector; two processes."""
-    inner = MemoryState(SMALL)
-    beside = await Rig(SMALL, inner).start("b")
-    state = Interposed(inner)
-    rig = Rig(SMALL, state, beside.chunks, beside.clock, beside.objects.core.pins)  # type: ignore[arg-type]
-    await rig.start()
-    if top != "nothing":
-        await beside.put("b", "k", b"null from before" * 10)
-    if versioning:
-        await beside.set_versioning("b", "Enabled")
+class Scene:
+    """A key with a history, an upload with parts, and work for the collector: made once, played many times."""
+
+    def __init__(self, rig: Rig, upload: str) -> None:
+        self._rig = rig
+        self.upload = upload
+
+    @classmethod
+    async def make(cls, versioning: str, top: str) -> "Scene":
+        rig = await Rig(SMALL).start("b")
         if top != "nothing":
-            await beside.put("b", "k", b"first" * 100)
-            await beside.put("b", "k", b"second" * 30)
-        await beside.set_versioning("b", versioning)
-    if top == "marker":
-        await beside.objects.delete("b", "k")
-    upload = (await beside.objects.create_upload("b", "m", Attributes(), owner="alice")).upload_id
-    for number in range(1, 7):
-        await beside.objects.put_part("b", "m", upload, number, Body(bytes([number]) * 200), Md5())
-    # dead rows, of which one shares its chunks and its manifest with what lives on
-    big = await beside.put("b", "big", bytes(range(250)) * 4)
-    await beside.objects.copy(big, "b", "big2", Attributes(), owner="alice")
-    await beside.objects.delete("b", "big")
-    return rig, beside, state, upload
+            await rig.put("b", "k", b"null from before" * 10)
+        if versioning:
+            await rig.set_versioning("b", "Enabled")
+            if top != "nothing":
+                await rig.put("b", "k", b"first" * 100)
+                await rig.put("b", "k", b"second" * 30)
+            await rig.set_versioning("b", versioning)
+        if top == "marker":
+            await rig.objects.delete("b", "k")
+        upload = (await rig.objects.create_upload("b", "m", Attributes(), owner="alice")).upload_id
+        for number in range(1, 7):
+            await rig.objects.put_part("b", "m", upload, number, Body(bytes([number]) * 200), Md5())
+        # dead rows, of which one shares its chunks and its manifest with what lives on
+        big = await rig.put("b", "big", bytes(range(250)) * 4)
+        await rig.objects.copy(big, "b", "big2", Attributes(), owner="alice")
+        await rig.objects.delete("b", "big")
+        return cls(rig, upload)
+
+    async def play(self) -> tuple[Rig, Rig, Interposed]:
+        """Two processes on a copy of it, and the state of the first."""
+        made, inner = self._rig, MemoryState(SMALL)
+        inner._rows, inner._keys, inner._sequence = dict(made.state._rows), list(made.state._keys), made.state.sequence
+        beside = await Rig(SMALL, inner).start()
+        beside.chunks.bodies.update(made.chunks.bodies)
+        state = Interposed(inner)
+        rig = Rig(SMALL, state, beside.chunks, beside.clock, beside.objects.core.pins)  # type: ignore[arg-type]
+        return await rig.start(), beside, state
 
 
-SETTINGS = [("", "object"), ("", "nothing"), ("Enabled", "object"), ("Enabled", "marker"), ("Suspended", "object")]
-SETTINGS += [("Suspended", "marker"), ("Suspended", "nothing")]
+SETTINGS = [
+    ("", "object"),
+    ("Enabled", "object"),
+    ("Enabled", "marker"),
+    ("Suspended", "object"),
+    ("Suspended", "marker"),
+]
 
 
 @pytest.mark.parametrize(("versioning", "top"), SETTINGS)
 async def test_any_operation_within_any_other_keeps_every_count(versioning: str, top: str) -> None:
+    scene = await Scene.make(versioning, top)
     for first_name, first in STEPS.items():
         for second_name, second in STEPS.items():
             for at in range(1, 10):
-                rig, beside, state, upload = await setting(versioning, top)
-                reached = await interleave(rig, beside, state, upload, first, second, at)
+                rig, beside, state = await scene.play()
+                reached = await interleave(rig, beside, state, scene.upload, first, second, at)
                 what = f"{second_name!r} before commit {at} of {first_name!r}"
                 try:
                     beside.verify()
@@ -183,25 +208,50 @@ async def agree(rig: Rig) -> None:
     assert shown == ("k" in rig.keys("b"))
 
 
-async def test_a_retry_within_its_first_attempt_is_one_write() -> None:
-    for versioning in ("", "Enabled"):
-        for size in (5, 50, 1000):
-            rig, beside, state, _ = await setting(versioning, "nothing")
-            answers = []
+@pytest.mark.parametrize("conditions", [CREATE, WriteConditions()])
+@pytest.mark.parametrize("versioning", ["", "Enabled"])
+async def test_a_retry_within_its_first_attempt_is_one_write(versioning: str, conditions: WriteConditions) -> None:
+    scene = await Scene.make(versioning, "nothing")
+    for size in (5, 50, 1000):
+        at, reached = 0, True
+        while reached:
+            at += 1
+            rig, beside, state = await scene.play()
+            answers: list[Any] = []
 
             async def attempt(which: Rig, upload: str, size: int = size, answers: list[Any] = answers) -> None:
-                answers.append(await which.put("b", "r", b"r" * size, conditions=CREATE, replay=REPLAY))
+                answers.append(await which.put("b", "r", b"r" * size, conditions=conditions, replay=REPLAY))
 
-            at = 1
-            while await interleave(rig, beside, state, "", attempt, attempt, at):
-                assert len(answers) == 2
-                assert answers[0].sequence == answers[1].sequence
-                await rig.objects.settle()
-                await beside.verify_settled()
-                answers.clear()
-                rig, beside, state, _ = await setting(versioning, "nothing")
-                at += 1
-            assert at > 1
+            reached = await interleave(rig, beside, state, "", attempt, attempt, at)
+            assert len(answers) == 1 + reached
+            assert len({answer.sequence for answer in answers}) == 1
+            assert len(beside.objects.list_versions("b", "r", "", "", "", 10).entries) == 1
+            await rig.objects.settle()
+            await beside.verify_settled()
+        assert at > 1
+
+
+@pytest.mark.parametrize("name", ["put inline", "put paged", "put part", "copy part", "complete", "delete newest"])
+async def test_a_process_that_is_declared_dead_between_its_commits_changes_nothing_more(name: str) -> None:
+    scene = await Scene.make("Enabled", "object")
+    at, reached = 0, True
+    while reached:
+        at += 1
+        rig, beside, state = await scene.play()
+        rows_then: list[Any] = []
+
+        async def bury(which: Rig, upload: str, rig: Rig = rig, rows_then: list[Any] = rows_then) -> None:
+            which.dead.add(rig.incarnation)
+            await which.collect_all()
+            rows_then.extend(which.state.scan(b"A", b"Z", 10_000))
+
+        reached = await interleave(rig, beside, state, scene.upload, STEPS[name], bury, at)
+        await rig.objects.settle()
+        if reached:
+            assert beside.state.scan(b"A", b"Z", 10_000) == rows_then
+        await beside.verify_settled()
+        assert beside.rows(b"I") == []
+    assert at > 1
 
 
 async def test_a_bucket_is_not_deleted_around_a_write() -> None:
