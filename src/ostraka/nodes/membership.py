@@ -96,6 +96,7 @@ class Membership:
         self.read_only = ""  # why, when the store must not be written
         self.on_change: list[Callable[[Epoch], None]] = []
         self._up: tuple[Disk, ...] = ()
+        self._reachable: dict[int, Disk] = {}  # the same by number: every read asks
         self._recompute()
 
     # -- what pools ask (nodes.types.Members)
@@ -119,8 +120,7 @@ class Membership:
     def disk(self, number: int) -> Disk | None:
         if self._word.load() != self._seen:
             self.refresh()
-        member = self.epoch.member(number)
-        return self._disks.get(number) if member is not None and member.up else None
+        return self._reachable.get(number)
 
     def gone(self, number: int) -> bool:
         return self.epoch.member(number) is None
@@ -249,6 +249,7 @@ class Membership:
     def _recompute(self) -> None:
         up = [d for d in self.epoch.members if d.up]
         self._up = tuple(self._disks[d.number] for d in up if d.number in self._disks)
+        self._reachable = {d.number: self._disks[d.number] for d in up if d.number in self._disks}
         self.read_only = ""
         if len(up) < majority(self.epoch):
             self.read_only = (

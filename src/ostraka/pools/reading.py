@@ -75,16 +75,26 @@ class StripeReader:
         if not 0 < length <= self._limits.read_now_bytes_max or offset + length > stripe.length:
             return None
         index, start = divmod(offset, stripe.shard_size)
-        if start + length > stripe.shard_size:
-            return None
-        disk = self._members.disk(stripe.disks[index])
-        if disk is None:
-            return None
-        found = disk.read_now(stripe.write_id, index, start, length)
+        if start + length <= stripe.shard_size:
+            found = self._shard_now(stripe, index, start, length)
+        else:  # the shards of a pack are short: what lies in it often lies in two
+            found = None
+            whole = memoryview(bytearray(length))
+            for part, begin, size, at in layout.slices(offset, length, stripe.shard_size):
+                piece = self._shard_now(stripe, part, begin, size)
+                if piece is None:
+                    break
+                whole[at : at + size] = piece
+            else:
+                found = whole
         if found is not None:
             self._counters.reads += 1
             self._lanes.tend_soon()
         return found
+
+    def _shard_now(self, stripe: Stripe, index: int, start: int, length: int) -> memoryview | None:
+        disk = self._members.disk(stripe.disks[index])
+        return None if disk is None else disk.read_now(stripe.write_id, index, start, length)
 
     async def read(self, stripe: Stripe, offset: int, length: int) -> memoryview:
         if offset < 0 or length < 0 or offset + length > stripe.length:
