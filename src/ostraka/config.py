@@ -107,6 +107,22 @@ def _words(value: object) -> tuple[str, ...]:
     return tuple(w for w in (str(i).strip() for i in items) if w)
 
 
+def _region(value: object) -> str:
+    if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,62})", str(value)):
+        raise Invalid(f"{value!r} is no region: small letters, digits and dashes, such as us-east-1")
+    return str(value)
+
+
+def _domains(value: object) -> tuple[str, ...]:
+    names = _words(value)
+    for name in names:
+        if len(name) > 253 or not re.fullmatch(
+            r"(?i)[a-z0-9]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9_-]*[a-z0-9])?)*", name
+        ):
+            raise Invalid(f"{name!r} is no domain: give a name without a port, such as s3.example.org")
+    return names
+
+
 def _level(value: object) -> str:
     level = str(value).lower()
     if level not in ("debug", "info", "warning", "error"):
@@ -157,8 +173,8 @@ SERVE: tuple[Setting, ...] = (
     Setting("listen", lambda v: (parse_listen(str(v)), str(v))[1], "HOST:PORT to listen on; port 0 picks a free one"),
     Setting("ec", lambda v: parse_geometry(str(v)), "K+M: K data shards and M parity shards; any M disks may be lost"),
     Setting("existing", _boolean, "never format: fail if there is no store in the directories"),
-    Setting("region", str, "the region that the server says it is in"),
-    Setting("domain", _words, "a domain for virtual-host style requests (bucket.NAME); may be given several times"),
+    Setting("region", _region, "the region that the server says it is in"),
+    Setting("domain", _domains, "a domain for virtual-host style requests (bucket.NAME); may be given several times"),
     Setting("workers", _number, "worker processes; 0: one for each core"),
     Setting("tls-cert", str, "certificate chain (PEM); with --tls-key, serve HTTPS"),
     Setting("tls-key", str, "private key (PEM)"),

@@ -87,3 +87,16 @@ def test_addresses() -> None:
     for bad in ("nine", "host", "host:", "host:99999", "::1:90"):
         with pytest.raises(Invalid, match="HOST:PORT"):
             parse_listen(bad)
+
+
+@pytest.mark.parametrize("region", ["", "Us-East", "a b", "x" * 64, "-a"])
+def test_a_region_that_no_client_could_sign_for_is_refused(region: str) -> None:
+    with pytest.raises(Invalid, match="is no region"):
+        resolve({"region": region}, {})
+
+
+@pytest.mark.parametrize("domain", ["a b", "s3.example.org:9000", "-a.org", "a..b", "https://a"])
+def test_a_domain_that_is_no_host_name_is_refused(domain: str) -> None:
+    with pytest.raises(Invalid, match="is no domain"):
+        resolve({"domain": ("fine.org", domain)}, {})
+    assert resolve({"domain": ("localhost", "s3_1.example.org")}, {}).domain == ("localhost", "s3_1.example.org")

@@ -74,7 +74,7 @@ def test_blank_directories_are_formatted_unless_existing_forbids_it(tmp_path: Pa
     paths = dirs(tmp_path, 2)
     paths[0].mkdir()
     assert judge(paths) is None
-    with pytest.raises(Refused, match="--existing"):
+    with pytest.raises(Refused, match="none was to be made"):
         judge(paths, existing=True)
 
 

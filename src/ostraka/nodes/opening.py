@@ -63,7 +63,7 @@ def check_geometry(k: int, m: int, disks: int) -> None:
         raise Invalid(f"--ec {k}+{m}: K is 1 to {DATA_SHARDS_MAX}, M is 0 to {PARITY_SHARDS_MAX}", reason="geometry")
     if k + m > disks:
         raise Invalid(
-            f"--ec {k}+{m} needs {k + m} directories, {disks} were given: name more, or choose a smaller K+M",
+            f"--ec {k}+{m} needs {k + m} directories, only {disks} named: name more, or choose a smaller K+M",
             reason="geometry",
         )
 
@@ -175,15 +175,15 @@ def judge(
 def _check_blank(found: Sequence[Found], ec: tuple[int, int] | None, existing: bool) -> None:
     for f in found:
         if f.kind == "foreign":
-            raise Refused(
-                f"{f.path} is not empty and is no Ostraka disk: name an empty directory, or one that does not exist",
-                reason="foreign",
+            way_out = (
+                "(is something not mounted?)" if existing else "name an empty directory, or one that does not exist"
             )
+            raise Refused(f"{f.path} is not empty and is no Ostraka disk: {way_out}", reason="foreign")
         if f.kind == "unreadable":
             raise Unavailable(f"{f.path} cannot be read: {f.error}", reason="unreadable")
     if existing:
         raise Refused(
-            "there is no store in " + ", ".join(str(f.path) for f in found) + " and --existing forbids to make one "
+            f"there is no store in {', '.join(str(f.path) for f in found)}, and none was to be made "
             "(is something not mounted?)",
             reason="no-store",
         )

@@ -12,6 +12,7 @@ What it does, in this order, each step safe to be interrupted and done again:
 
 import contextlib
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -55,7 +56,7 @@ def hold(paths: Sequence[Path], host: Host, *, make: bool) -> Iterator[None]:
     """Own the store in these directories, which are made if ``make`` allows it. Raises InUse with the other's pid."""
     with contextlib.ExitStack() as stack:
         for path in sorted(set(paths)):
-            if path.exists() and not path.is_dir():
+            if _is_no_directory(path):
                 raise Refused(
                     f"{path} is not a directory: name a directory (it need not exist yet)", reason="directory"
                 )
@@ -72,6 +73,12 @@ def hold(paths: Sequence[Path], host: Host, *, make: bool) -> Iterator[None]:
             except OSError as e:  # a dead disk: it will count as missing
                 log.warning("%s cannot be locked: %s", path, e.strerror)
         yield
+
+
+def _is_no_directory(path: Path) -> bool:
+    """Whether path, or what it lies in, is a file."""
+    nearest = next(p for p in (path, *path.parents) if os.path.lexists(p))
+    return os.path.exists(nearest) and not os.path.isdir(nearest)  # neither raises on a dead disk
 
 
 def survey_and_judge(
