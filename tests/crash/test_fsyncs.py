@@ -4,12 +4,16 @@ The call sites are found in the source; each is left out in turn, and the loop o
 """
 
 import ast
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.crash.test_power import Lost, Machine, machine
 
 import ostraka
+from ostraka.testing.ledger import Content, Key
 from ostraka.testing.powercut import missing
 
 SOURCE = Path(ostraka.__file__).parent
@@ -32,7 +36,7 @@ def sites() -> list[str]:
 
 
 def loses(computer: Machine, seed: int) -> bool:
-    """Whether a power cut in this run lost something."""
+    """Whether a power cut while a store is written lost something."""
     try:
         computer.write(seed, 100, 400)
         computer.verify()
@@ -41,12 +45,58 @@ def loses(computer: Machine, seed: int) -> bool:
     return False
 
 
+def loses_a_published_file(computer: Machine, seed: int) -> bool:
+    """Whether a power cut lost a file that was said to be published."""
+    process = computer.start("publish")
+    out, _ = process.communicate()
+    computer.disks[0].cut(seed)
+    directory = computer.disks[0].path / "store"
+    done = [json.loads(line)["done"] for line in out.splitlines()]
+    assert done
+    return any(not (directory / n).is_file() or (directory / n).read_bytes() != b"published " * 100 for n in done)
+
+
+def loses_a_replacement(computer: Machine, seed: int) -> bool:
+    """Whether a power cut lost a disk that was said to have replaced another."""
+    disk = computer.disks[0]
+    first, second = (disk.backing.parent / name for name in ("first", "second"))
+    words = (str(first), str(second), str(disk.path / "store"))
+    process = computer.start("replace", *words[:2])
+    out, err = process.communicate()
+    assert "replaced" in out, err[-1500:]
+    disk.cut(seed)
+    shutil.rmtree(first)  # any one may vanish: the new disk alone has to have everything
+    shutil.rmtree(second, ignore_errors=True)
+    try:
+        computer.keys = {"kept": Key(Content(7, 300_000))}
+        computer.verify()
+    except Lost:
+        return True
+    return False
+
+
+def scenario(site: str) -> Callable[[Machine, int], bool]:
+    """What shows that the sync at this site is needed."""
+    if site.startswith(("host.py", "state/snapshot.py")):
+        return loses_a_published_file
+    return loses_a_replacement if site.startswith("store/disks.py") else loses
+
+
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("site", sites())
 def test_without_this_sync_a_power_cut_loses_something(tmp_path: Path, seed: int, site: str) -> None:
     for attempt in range(TRIES):
         with machine(tmp_path / str(attempt), 1, site) as computer:
             computer.hits = attempt // 2 + 1
-            if loses(computer, seed + attempt):
+            if scenario(site)(computer, seed + attempt):
                 return
     pytest.fail(f"{TRIES} power cuts right after the sync at {site} was left out, and nothing was lost: is it needed?")
+
+
+@pytest.mark.parametrize("shown", [loses, loses_a_published_file, loses_a_replacement])
+def test_with_all_syncs_power_cuts_lose_nothing(
+    tmp_path: Path, seed: int, shown: Callable[[Machine, int], bool]
+) -> None:
+    for attempt in range(3):
+        with machine(tmp_path / str(attempt), 1) as computer:
+            assert not shown(computer, seed + attempt)

@@ -60,7 +60,8 @@ class Machine:
         for line in process.stdout:  # what it had said before it died was acknowledged too
             with contextlib.suppress(json.JSONDecodeError):
                 self._note(json.loads(line))
-        process.communicate()
+        _, err = process.communicate()
+        assert self.keys, f"the writer wrote nothing: {err[-1500:]}"
         for disk in self.disks:
             disk.cut(seed)
 
@@ -78,6 +79,7 @@ class Machine:
         process = self.start("verify")
         out, err = process.communicate()
         if process.returncode:
+            assert "ostraka.errors." in err.splitlines()[-1], f"not a refusal, a failure of its own: {err[-1500:]}"
             raise Lost(f"the store does not open: {err[-1500:]}")
         found: dict[str, str] = json.loads(out.splitlines()[-1])["found"]
         for name, key in self.keys.items():

@@ -3,6 +3,8 @@
 Run by test_power.py as a process of its own, to be killed or to lose its disk at any moment:
 
     python writer.py SEED ROUNDS DIR...     write; one JSON line before and one after each change
+    python writer.py publish DIR            publish small files; one JSON line after each
+    python writer.py replace FIRST SECOND NEW   lose the second disk of two, and replace it
     python writer.py verify DIR...          say what is there: one JSON line, name to sha256, and what LIST says
 
 ``OSTRAKA_TEST_WITHOUT_SYNC=FILE:LINE`` leaves out the sync that is called there, and ``OSTRAKA_TEST_HITS=N`` ends the
@@ -14,6 +16,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +25,8 @@ from ostraka.errors import Exists
 from ostraka.host import Host, SystemFile, SystemFiles
 from ostraka.limits import KIB, LIMITS, MIB
 from ostraka.objects.types import Attributes, Digested
+from ostraka.state.snapshot import StagedFile
+from ostraka.store.operations import OPERATIONS
 from ostraka.store.store import Store, open_here
 from ostraka.testing.ledger import Content
 
@@ -153,7 +158,41 @@ async def verify(store: Store) -> None:
     say(found=found)
 
 
+def publish(directory: Path) -> None:
+    """Publish files in both of our ways; what is said to be done has to be there after a power cut."""
+    files = ForgetfulFiles()
+    directory.mkdir(exist_ok=True)
+    SystemFiles().sync_directory(directory.parent)
+    for number in range(6):
+        files.publish(directory / f"a{number}", b"published " * 100)
+        say(done=f"a{number}")
+        staged = StagedFile(files, directory, f"b{number}", "token")
+        staged.write(b"published " * 100)
+        staged.publish()
+        say(done=f"b{number}")
+
+
+async def replace_disk(first: Path, second: Path, new: Path) -> None:
+    """A store of two disks loses its second one, and gets a new one in its place."""
+    host = Host(files=ForgetfulFiles())
+    async with open_here([first, second], limits=SMALL, host=host) as store:
+        await store.objects.create_bucket(BUCKET, "root", "us-east-1")
+        body = Bytes(Content(7, 300_000).bytes())
+        await store.objects.put(BUCKET, "kept", body, body, Attributes(), owner="root")
+    shutil.rmtree(second)
+    async with open_here([first], existing=True, limits=SMALL, host=host) as store:
+        await OPERATIONS["disk-replace"](store, lambda *step: None, old="", new=str(new))
+        say(replaced=True)
+        os._exit(9)
+
+
 async def main(words: list[str]) -> None:
+    if words[0] == "publish":
+        publish(Path(words[1]))
+        return
+    if words[0] == "replace":
+        await replace_disk(Path(words[1]), Path(words[2]), Path(words[3]))
+        return
     verifying = words[0] == "verify"
     disks = [Path(w) for w in words[1 if verifying else 2 :]]
     async with open_here(disks, limits=SMALL, host=Host(files=ForgetfulFiles())) as store:

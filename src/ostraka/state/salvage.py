@@ -83,5 +83,4 @@ def _set_logs_aside(host: Host, store: bytes, copy: Copy, commit: int) -> None:
     scan = scan_copy(host, store, msgspec.structs.replace(copy, epoch_min=0))
     if scan.last <= commit:
         for name in scan.log_names:
-            host.files.rename(copy.path / name, copy.path / (name + ASIDE_SUFFIX))
-        host.files.sync_directory(copy.path)
+            host.files.rename(copy.path / name, copy.path / (name + ASIDE_SUFFIX))  # unsynced: can be asked for again

@@ -66,8 +66,7 @@ def reseed(host: Host, store: bytes, copy: Copy, truth: Truth, base: Base, epoch
             with contextlib.suppress(FileNotFoundError):
                 files.unlink(directory / name)
             with contextlib.suppress(FileNotFoundError):
-                files.unlink(directory / (name + ASIDE_SUFFIX))
-    files.sync_directory(directory)
+                files.unlink(directory / (name + ASIDE_SUFFIX))  # unsynced: one that comes back is healed away again
 
 
 def write_log(
