@@ -27,6 +27,9 @@ class FailingFile:
         self._files.check("read", self._path)
         return self._file.preadv(buffers, offset)
 
+    def preadv_now(self, buffers: Sequence[bytearray | memoryview], offset: int) -> int | None:
+        return None  # never cached: what fails is not hidden
+
     def pwritev(self, buffers: Sequence[Buffer], offset: int) -> None:
         self._files.check("write", self._path, lambda: self._cut(buffers, offset))
         self._file.pwritev(buffers, offset)

@@ -77,6 +77,9 @@ class CutFile:
     def preadv(self, buffers: Sequence[bytearray | memoryview], offset: int) -> int:
         return int(self._file.preadv(buffers, offset))
 
+    def preadv_now(self, buffers: Sequence[bytearray | memoryview], offset: int) -> int | None:
+        return None
+
     def pwritev(self, buffers: Sequence[Buffer], offset: int) -> None:
         self._power.step()
         size = sum(len(b) for b in buffers)

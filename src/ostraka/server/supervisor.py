@@ -5,8 +5,8 @@ never the supervisor. The first child, the owner, recovers the store, then runs 
 others. Workers start when it is ready. All are forked from here after the modules are imported: a start costs
 milliseconds, and what they share is shared.
 
-A worker that dies is replaced. One that dies of SIGBUS or SIGSEGV may have met a damaged index or a dead disk: then all
-workers stop, the store is recovered once more, and they start again.
+A worker that dies is replaced. One that dies of SIGBUS or SIGSEGV may have met a damaged index or a dead disk, and one
+that ends with `INDEX_LOST` says so: then all workers stop, the store is recovered once more, and they start again.
 """
 
 import contextlib
@@ -32,7 +32,8 @@ FAST_DEATH_SECONDS = 2.0  # a child that dies sooner than this after its start c
 FAST_DEATHS_MAX = 5
 MESSAGE_SIZE_MAX = 16 << 20  # of what a child says when it is ready
 BACKOFF_SECONDS_MAX = 10.0
-MEMORY_FAULTS = (signal.SIGBUS, signal.SIGSEGV)
+MEMORY_FAULTS = (-signal.SIGBUS, -signal.SIGSEGV)
+INDEX_LOST = 76  # exit status of a child that cannot use the state's index any more: as good as a memory fault
 PR_SET_PDEATHSIG = 1
 
 
@@ -106,7 +107,7 @@ class Supervisor:
                 self._start_due()
                 self._wait(self._seconds_to_next_start())
                 if self._reap() and not self._stopping:
-                    log.error("a process met unreadable memory: the store is recovered before it is served again")
+                    log.error("a process could not read the state: the store is recovered before it is served again")
                     self._stop_all()
                     self._recover_until_it_works()
             return 0
@@ -201,11 +202,11 @@ class Supervisor:
         for child in self.children:
             if child.pid and os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 _, status = os.waitpid(child.pid, 0)
-                fault = self._bury(child, status) in MEMORY_FAULTS or fault
+                fault = self._bury(child, status) in (*MEMORY_FAULTS, INDEX_LOST) or fault
         return fault
 
     def _bury(self, child: Child, status: int) -> int:
-        """Note a death; returns the signal that caused it, or 0."""
+        """Note a death; returns its exit status, or minus the signal that caused it."""
         while child.pipe >= 0:  # what it said last, up to the end that its death made
             self._listen_to(child)
         code = os.waitstatus_to_exitcode(status)
@@ -226,7 +227,7 @@ class Supervisor:
             raise Unavailable(f"{child.name} cannot start: it ended {child.fast_deaths} times at once", reason="worker")
         pause = min(BACKOFF_SECONDS_MAX, 0.1 * 2**child.fast_deaths) if child.fast_deaths else 0.0
         child.not_before = time.monotonic() + pause
-        return -code if code < 0 else 0
+        return code
 
     def _start_due(self) -> None:
         now = time.monotonic()

@@ -28,6 +28,7 @@ from ostraka.s3.app import S3App
 from ostraka.s3.ops.call import Config
 from ostraka.server.control import ControlServer
 from ostraka.server.observe import Observer
+from ostraka.server.supervisor import INDEX_LOST
 from ostraka.shared import Shared
 from ostraka.store.recovery import Recovered
 from ostraka.store.store import Store, open_owner, open_worker
@@ -50,6 +51,7 @@ def worker_main(
     async def serve() -> None:
         host = Host()
         store = open_worker(recovered, shared, row, host, limits)
+        store.state.on_index_lost = _abandon
         observer = Observer(config, store)
         try:
             accounts = StateAccounts(store.state, store.keys.root_access_key, store.keys.root_secret_key)
@@ -113,6 +115,7 @@ def owner_main(
             raise
 
     async def _work(store: Store) -> None:
+        store.state.on_index_lost = _abandon
         await apply_settings(config, store)
         control = ControlServer(store, limits)
         await control.start([Path(p) for p in store.recovered.paths.values()])
@@ -155,6 +158,15 @@ async def _put_account(accounts: StateAccounts, account: AccountSetting, store: 
     if account.access_key == store.keys.root_access_key:
         raise Invalid(f"account {account.name} has the access key of root: choose another", reason="accounts")
     await accounts.put(account.name, account.access_key, account.secret_key)
+
+
+def _abandon(why: str) -> None:
+    """The index cannot be used any more: end at once, as by SIGBUS, so that the supervisor has the store recovered.
+
+    Nothing that was not acknowledged is answered; clients try again and are served after the recovery.
+    """
+    log.error("the index of the state is lost: %s", why)
+    os._exit(INDEX_LOST)
 
 
 def _run(main: Callable[[], Awaitable[None]]) -> None:

@@ -2,13 +2,14 @@
 
 A record is durable on a copy when its bytes are synced and, for a new file, the directory too. Nothing is ever
 appended behind a tail that somebody else may have left, and nothing is truncated: a new file is begun instead
-(ENGINE 23). A failed write or sync is reported, never tried again.
+(ENGINE 23). A failed write or sync is reported, never tried again. A disk that hangs has failed after a deadline; the
+thread that waits for it is left to its fate.
 """
 
 import contextlib
 import errno
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,26 +56,43 @@ class WriteFailed(Exception):
 class Append:
     """An append in flight on all copies; `wait` must be called."""
 
-    def __init__(self, futures: dict[bytes, "Future[Position]"]) -> None:
+    def __init__(self, futures: dict[bytes, "Future[Position]"], seconds_max: float) -> None:
         self._futures = futures
+        self._seconds_max = seconds_max
 
     def wait(self) -> tuple[tuple[Position, ...], dict[bytes, WriteFailed]]:
-        """(positions of the copies on which it is durable, the others' failures)."""
+        """(positions of the copies on which it is durable, the others' failures).
+
+        A copy that takes longer than the deadline has failed, as long as another one has not: the last is waited for.
+        """
         done, failed = [], {}
+        late: dict[Future[Position], bytes] = {}
         for disk, future in self._futures.items():
             try:
-                done.append(future.result())
+                done.append(future.result(self._seconds_max))
             except WriteFailed as error:
                 failed[disk] = error
+            except TimeoutError:
+                late[future] = disk
+        while late and not done:
+            for future in wait(late, return_when=FIRST_COMPLETED).done:
+                disk = late.pop(future)
+                try:
+                    done.append(future.result())
+                except WriteFailed as error:
+                    failed[disk] = error
+        for disk in late.values():
+            failed[disk] = WriteFailed(TimeoutError(f"no answer in {self._seconds_max} seconds"), True)
         return tuple(done), failed
 
 
 class Copies:
     """The log files that this process has open, one a copy, and the threads that sync them."""
 
-    def __init__(self, host: Host, store: bytes) -> None:
+    def __init__(self, host: Host, store: bytes, seconds_max: float) -> None:
         self._host = host
         self._store = store
+        self._seconds_max = seconds_max
         self._open: dict[bytes, _Open] = {}
         self._probe = bytearray(RECORD_HEADER_SIZE)
         self._threads = ThreadPoolExecutor(_THREADS_MAX, "ostraka-state-log")
@@ -82,10 +100,10 @@ class Copies:
     def append(self, record: Record, positions: Sequence[Position]) -> Append:
         """Begin to make record durable on every copy."""
         futures = {p.disk: self._threads.submit(self._append_one, record, p) for p in positions}
-        return Append(futures)
+        return Append(futures, self._seconds_max)
 
     def _append_one(self, record: Record, position: Position) -> Position:
-        began = False
+        began, current = False, None
         try:
             if not position.name:
                 return self._begin_file(record, position)
@@ -99,7 +117,8 @@ class Copies:
             current.file.sync_data()
             return Position(position.disk, position.path, position.name, end, zeroed)
         except OSError as error:
-            self._forget(position.disk)
+            if current is not None and self._open.get(position.disk) is current:
+                self._forget(position.disk)
             raise WriteFailed(error, began) from error
         except (Corrupt, Refused) as error:  # the header of our own open log file does not verify any more
             raise WriteFailed(OSError(str(error)), False) from error
@@ -141,13 +160,18 @@ class Copies:
         self._open[position.disk] = _Open(name, file, seed)
         return Position(position.disk, position.path, name, end, zeroed)
 
-    def has_tail(self, position: Position) -> bool:
-        """Whether something was written behind the end that the index knows. OSError."""
+    def has_tail(self, position: Position, *, last: bool) -> bool:
+        """Whether something was written behind the end that the index knows. OSError; the ``last`` copy is waited
+        for, another one that takes longer than the deadline has failed."""
         if not position.name:
             return False
         probe = self._probe
-        count = self._current(position).file.preadv([probe], position.end)
-        return any(probe[:count])
+        file = self._current(position).file
+        count = file.preadv_now([probe], position.end)
+        if count is not None:
+            return any(probe[:count])
+        found = self._threads.submit(_read, file, position.end)  # TimeoutError is an OSError
+        return any(found.result(None if last else self._seconds_max))
 
     def left_behind(self, position: Position, commit: int) -> Record | None:
         """The whole record of that commit which a dead writer left on a copy, if there is one. OSError."""
@@ -193,9 +217,14 @@ class Copies:
             current.file.close()
 
     def close(self) -> None:
-        self._threads.shutdown()
+        self._threads.shutdown(wait=False)
         for disk in list(self._open):
             self._forget(disk)
+
+
+def _read(file: File, offset: int) -> bytes:
+    probe = bytearray(RECORD_HEADER_SIZE)
+    return bytes(probe[: file.preadv([probe], offset)])
 
 
 def _write_zeros(file: File, end: int) -> int:

@@ -33,6 +33,14 @@ from ostraka.state.truth import Copy, survey
 from ostraka.state.types import Committed, Mutation, Outcome, prefix_end
 from ostraka.state.verify import check_index
 
+_PASSING = (  # of a call, not of the index
+    lmdb.BadRslotError,
+    lmdb.MapFullError,
+    lmdb.MapResizedError,
+    lmdb.MemoryError,
+    lmdb.ReadersFullError,
+    lmdb.TxnFullError,
+)
 _LATELY_SECONDS = 0.02  # for readers' pins, where an older sequence only holds the collector back a little longer
 
 
@@ -83,6 +91,7 @@ class EmbeddedState:
         self._committer = Committer(self._apply, limits, host.clock)
         self._lately, self._lately_until = 0, 0.0
         self.admit: Callable[[], Awaitable[None] | None] | None = None  # asked before each commit; raises to refuse
+        self.on_index_lost: Callable[[str], None] | None = None  # told why this process cannot use the index any more
 
     # -- reads
 
@@ -366,6 +375,8 @@ class EmbeddedState:
             self._on_copy_failed,
             repair,
             lambda: self._shared[0] == generation,
+            self._failed,
+            self._limits.disk_seconds_max,
         )
         return _Use(generation, index, engine)
 
@@ -437,8 +448,10 @@ class EmbeddedState:
 
     def _failed(self, error: lmdb.Error) -> OstrakaError:
         self._index_suspect = True
-        if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError | lmdb.PanicError):
+        if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError):
             return Corrupt(f"the index of the state is damaged: {error}", reason="state_index")
+        if self.on_index_lost is not None and not isinstance(error, _PASSING):
+            self.on_index_lost(str(error))  # its disk has failed, and LMDB does not go on after a failed commit
         return Unavailable(f"the index of the state fails: {error}", reason="state_index")
 
     def _check_count(self, count: int) -> None:

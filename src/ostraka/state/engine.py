@@ -71,12 +71,17 @@ class Engine:
         on_copy_failed: OnCopyFailed,
         repair: Repair,
         in_use: Callable[[], bool],
+        index_failed: Callable[[lmdb.Error], OstrakaError],
+        seconds_max: float,
     ) -> None:
+        """``index_failed`` says what an error of the index means; a copy that takes longer than ``seconds_max`` to
+        sync a record has failed."""
         self._in_use = in_use
+        self._index_failed = index_failed
         self._index = index
         self._on_copy_failed = on_copy_failed
         self._repair = repair
-        self._copies = Copies(host, store)
+        self._copies = Copies(host, store, seconds_max)
 
     def apply(self, mutations: Sequence[Mutation]) -> list[Outcome]:
         """Apply a batch; returns when what was applied is durable on all copies and visible.
@@ -110,7 +115,7 @@ class Engine:
                 self._stop(failure)
                 raise
             except lmdb.Error as error:
-                raise Unavailable(f"the index of the state fails: {error}", reason="state_index") from error
+                raise self._index_failed(error) from error
             finally:
                 txn.abort()  # does nothing after a commit
         raise Unavailable("the logs of the state do not come to rest", reason="state_log")
@@ -119,7 +124,7 @@ class Engine:
         try:
             return self._index.begin(write=True)
         except lmdb.Error as error:
-            raise Unavailable(f"the index of the state fails: {error}", reason="state_index") from error
+            raise self._index_failed(error) from error
 
     def _usable_meta(self, txn: Transaction) -> Meta:
         meta = load_meta(txn, self._index)
@@ -166,7 +171,7 @@ class Engine:
         failed: dict[bytes, WriteFailed] = {}
         for position in meta.copies:
             try:
-                if self._copies.has_tail(position):
+                if self._copies.has_tail(position, last=len(failed) + 1 == len(meta.copies)):
                     tails.add(position.disk)
             except (OSError, Corrupt) as error:
                 failed[position.disk] = WriteFailed(error if isinstance(error, OSError) else OSError(str(error)), False)
