@@ -54,13 +54,14 @@ class Pins:
     One object a process; `row` is the process's own row of the shared words.
     """
 
-    __slots__ = ("_active", "_next", "_row", "_sequence", "_words")
+    __slots__ = ("_active", "_marks", "_next", "_row", "_sequence", "_words")
 
     def __init__(self, sequence: Callable[[], int], words: SharedWords | None = None, row: int = 0) -> None:
         self._words = words or SharedWords(1, 1, NOBODY)
         self._row = row
         self._sequence = sequence
         self._active: dict[int, int] = {}  # token to sequence; insertion order is sequence order
+        self._marks: list[int] = []  # the newest token at each `age`, oldest first
         self._next = 0
         self._words.words[row] = NOBODY
 
@@ -79,10 +80,15 @@ class Pins:
             return
         self._words.words[self._row] = next(iter(self._active.values()), NOBODY)
 
-    def expire(self, before: int) -> None:
-        """Readers that began before this sequence no longer hold anything back: they were given time enough."""
-        for token, sequence in list(self._active.items()):
-            if sequence < before:
+    def age(self, ages_max: int) -> None:
+        """Called at a steady pace: readers that were there ``ages_max`` calls ago hold nothing back any more.
+
+        They were given time enough; what they still want may be gone, and then their connection is cut.
+        """
+        self._marks.append(self._next)
+        if len(self._marks) > ages_max:
+            expired = self._marks.pop(0)
+            for token in [t for t in self._active if t <= expired]:
                 self.leave(token)
 
     def oldest(self) -> int:

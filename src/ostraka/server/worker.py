@@ -25,13 +25,13 @@ from ostraka.jobs.scheduler import Scheduler
 from ostraka.limits import Limits
 from ostraka.s3.accounts import ROOT_NAME, StateAccounts
 from ostraka.s3.app import S3App
-from ostraka.s3.ops.call import Config
+from ostraka.s3.ops.call import Config, valid_bucket_name
 from ostraka.server.control import ControlServer
 from ostraka.server.observe import Observer
 from ostraka.server.supervisor import INDEX_LOST
 from ostraka.shared import Shared
 from ostraka.store.recovery import Recovered
-from ostraka.store.store import Store, open_owner, open_worker
+from ostraka.store.store import TEND_SECONDS, Store, open_owner, open_worker
 
 log = logging.getLogger("ostraka.server")
 
@@ -65,8 +65,8 @@ def worker_main(
             )
             server = Server(observer.front(app), limits, on_complete=observer.on_complete, on_error=observer.on_error)
             await server.start([sock], tls)
-            _say(ready, b"+")
-            await _until_asked_to_stop()
+            FirstWord(ready).say(b"+")
+            await _until_asked_to_stop(store)
             observer.stopping = True
             if not await server.drain(limits.shutdown_seconds_max):
                 log.warning("some requests did not finish within %g s and were cut", limits.shutdown_seconds_max)
@@ -89,6 +89,8 @@ def owner_main(
 ) -> None:
     """Recover the store (unless ``recovered`` says that it is), run jobs and the control socket until SIGTERM."""
 
+    first_word = FirstWord(ready)
+
     async def own() -> None:
         host = Host()
         try:
@@ -110,9 +112,11 @@ def owner_main(
                 await _work(store)
             finally:
                 await store.close()
-        except OstrakaError as e:
-            _say(ready, b"-" + msgspec.msgpack.encode((type(e).__name__, e.message, e.reason)))
-            raise
+        except (OstrakaError, OSError) as e:
+            if first_word.said:
+                raise
+            first_word.say(b"-" + msgspec.msgpack.encode(_told(e)))
+            raise SystemExit(1) from None  # the supervisor says why
 
     async def _work(store: Store) -> None:
         store.state.on_index_lost = _abandon
@@ -122,8 +126,8 @@ def owner_main(
         scheduler = Scheduler(store)
         await scheduler.start()
         try:
-            _say(ready, b"+" + msgspec.msgpack.encode(store.recovered))
-            await _until_asked_to_stop()
+            first_word.say(b"+" + msgspec.msgpack.encode(store.recovered))
+            await _until_asked_to_stop(store)
         finally:
             await control.close()
             await scheduler.stop()
@@ -140,6 +144,12 @@ async def apply_settings(config: ServeConfig, store: Store) -> None:
     """Create and update the accounts and make the buckets that the settings name. Raises Invalid."""
     if not config.accounts and not config.buckets:
         return
+    for bucket in config.buckets:
+        if not valid_bucket_name(bucket.name):
+            raise Invalid(
+                f"bucket {bucket.name!r}: a name is 3 to 63 lower case letters, digits, dots and hyphens",
+                reason="buckets",
+            )
     if store.membership.read_only:
         log.warning("accounts and buckets of the settings are left as they are: %s", store.membership.read_only)
         return
@@ -177,14 +187,42 @@ def _run(main: Callable[[], Awaitable[None]]) -> None:
         runner.run(begin())
 
 
-def _say(ready: int, message: bytes) -> None:
-    view = memoryview(message)
-    while view:
-        view = view[os.write(ready, view) :]
-    os.close(ready)
+class FirstWord:
+    """The one message that a child sends to the supervisor: that it is ready, or why it cannot be.
+
+    The descriptor is closed with it and its number may soon be a file's: nothing is ever written to it again.
+    """
+
+    def __init__(self, ready: int) -> None:
+        self._ready = ready
+        self.said = False
+
+    def say(self, message: bytes) -> None:
+        """Send it. Once only."""
+        assert not self.said, "there is one first word"
+        self.said = True
+        view = memoryview(message)
+        while view:
+            view = view[os.write(self._ready, view) :]
+        os.close(self._ready)
 
 
-async def _until_asked_to_stop() -> None:
+def _told(error: OstrakaError | OSError) -> tuple[str, str, str]:
+    """Kind, message and reason of what went wrong, to be raised anew in the supervisor."""
+    if isinstance(error, OstrakaError):
+        return type(error).__name__, error.message, error.reason
+    where = f"{error.filename}: " if error.filename else ""
+    return "Unavailable", f"{where}{error.strerror or error}", "os"
+
+
+async def _until_asked_to_stop(store: Store) -> None:
     asked = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked.set)
-    await asked.wait()
+    while not asked.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asked.wait(), TEND_SECONDS)
+            return
+        try:
+            await store.tend()
+        except OstrakaError as e:
+            log.warning("%s", e)

@@ -38,6 +38,7 @@ from ostraka.store.recovery import INDEX, STATE, Recovered, hold, survey_and_jud
 log = logging.getLogger("ostraka.store")
 
 THREADS_MIN = 8
+TEND_SECONDS = 60.0
 
 
 class Store:
@@ -92,6 +93,11 @@ class Store:
             pins=self.pins,
             executor=self.threads,
         )
+
+    async def tend(self) -> None:
+        """What a serving process has to do once in `TEND_SECONDS`: pay what is owed, let old readers go."""
+        self.pins.age(int(self.limits.pin_seconds_max // TEND_SECONDS))
+        await self.objects.core.pay()
 
     def live_incarnations(self) -> set[bytes]:
         """Of all processes of this store that have not certainly ended."""
