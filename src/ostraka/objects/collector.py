@@ -9,14 +9,18 @@ turn.
 Several collectors may run at once: each step stands on the dead rows as it read them.
 """
 
+import logging
 from collections.abc import Callable
 
 from ostraka.chunks.types import Entry, Kind
+from ostraka.errors import Corrupt
 from ostraka.objects import rows
 from ostraka.objects.core import Core
 from ostraka.objects.manifest import more_references
 from ostraka.objects.rows import DeadRecord
 from ostraka.state import Delete, Equals, Operation, Precondition, Present, Put, Rejected, key_sequence, prefix_end
+
+log = logging.getLogger("ostraka.objects")
 
 ATTEMPTS = 20
 ROWS_AT_ONCE = 256  # rows of parts, pages' entries or pending manifests that one step reads at a time
@@ -28,6 +32,7 @@ class Collector:
     def __init__(self, core: Core, alive: Callable[[bytes], bool]) -> None:
         self._core = core
         self._alive = alive
+        self._told: set[bytes] = set()  # dead rows of which we said that they cannot be settled
 
     async def collect(self, limit: int) -> int:
         """Settle up to about ``limit`` rows; returns how many. 0: there is nothing that can be settled now."""
@@ -57,12 +62,20 @@ class Collector:
             if not found:
                 break
             step = _Step(core, budget)
-            for key, value in found:
-                if step.budget <= 0:
-                    break
-                step.take(key, value)
             try:
+                for key, value in found:
+                    if step.budget <= 0:
+                        break
+                    step.take(key, value)
                 await step.commit()
+            except Corrupt as error:
+                if budget > 1:
+                    budget = 1  # which of them is it? one by one
+                    continue
+                end, budget = found[0][0], core.limits.collect_batch_rows_max  # past it: the others must not wait
+                if end not in self._told and len(self._told) < ROWS_AT_ONCE:
+                    self._told.add(end)
+                    log.error("a dead row is left to fsck, what it names cannot be given up: %s", error.message)
             except Rejected:  # a counter moved under us: smaller steps meet fewer others
                 attempts += 1
                 budget = max(1, budget // 2)
@@ -159,10 +172,20 @@ class _Step:
             dead = DeadRecord(tuple(self._chained), tuple(self._chained_uploads))
             self._operations.append(Put(rows.DEAD, rows.encode(dead), stamp_key=True))
         if self._leaves:
-            preconditions, operations = await self._core.chunks.dismantle(self._leaves)
+            try:
+                preconditions, operations = await self._core.chunks.dismantle(self._leaves)
+            except Corrupt:
+                self._overtaken()
+                raise
             self._preconditions += preconditions
             self._operations += operations
         await self._core.commit(self._preconditions, self._operations)
+
+    def _overtaken(self) -> None:
+        """Counts that do not fit are no damage if another collector settled our rows since we read them: Rejected."""
+        for condition in self._preconditions:
+            if isinstance(condition, Equals) and self._state.get(condition.key) != condition.value:
+                raise Rejected(condition.tag, condition.key)
 
     def _entry(self, entry: Entry) -> bool:
         """Give up one reference; False when (some of) it has to wait for another step."""
