@@ -93,7 +93,7 @@ class Board:
                     continue
                 total = self.total(metric.name, *values)
                 if total or not labels:
-                    out.append(f"{metric.name}{{{labels}}} {total:g}\n" if labels else f"{metric.name} {total:g}\n")
+                    out.append(f"{metric.name}{{{labels}}} {total!r}\n" if labels else f"{metric.name} {total!r}\n")
         return "".join(out).encode()
 
     def _render_histogram(self, out: list[str], metric: Metric, values: tuple[str, ...], labels: str) -> None:
@@ -105,8 +105,8 @@ class Board:
         running = 0.0
         for i, bound in enumerate(metric.buckets):
             running += self.total(metric.name, *values, at=i)
-            out.append(f'{metric.name}_bucket{{{head}le="{bound:g}"}} {running:g}\n')
-        out.append(f'{metric.name}_bucket{{{head}le="+Inf"}} {count:g}\n')
+            out.append(f'{metric.name}_bucket{{{head}le="{bound:g}"}} {running!r}\n')
+        out.append(f'{metric.name}_bucket{{{head}le="+Inf"}} {count!r}\n')
         tail = f"{{{labels}}}" if labels else ""
-        out.append(f"{metric.name}_sum{tail} {self.total(metric.name, *values, at=size + 1):.9g}\n")
-        out.append(f"{metric.name}_count{tail} {count:g}\n")
+        out.append(f"{metric.name}_sum{tail} {self.total(metric.name, *values, at=size + 1)!r}\n")
+        out.append(f"{metric.name}_count{tail} {count!r}\n")

@@ -15,7 +15,7 @@ from ostraka.config import ServeConfig, parse_listen
 from ostraka.errors import Invalid, OstrakaError, Unavailable
 from ostraka.host import Host
 from ostraka.limits import LIMITS, Limits
-from ostraka.log import setup
+from ostraka.log import AccessLog, setup
 from ostraka.server.observe import METRICS
 from ostraka.server.supervisor import Child, Supervisor, bind
 from ostraka.server.worker import owner_main, worker_main
@@ -36,6 +36,7 @@ def run(config: ServeConfig, limits: Limits = LIMITS) -> int:
         raise Invalid("no directory was named: ostraka serve DIR [DIR...]", reason="directories")
     address, port = parse_listen(config.listen)
     tls = check_tls(config)
+    check_access_log(config)
     count = config.workers or len(os.sched_getaffinity(0))
     paths = [Path(d).absolute() for d in config.directories]
     with contextlib.ExitStack() as stack:
@@ -62,6 +63,7 @@ class _Service:
         url: str,
     ) -> None:
         self.config, self.paths, self.shared, self.limits, self.url = config, paths, shared, limits, url
+        self.sockets = sockets
         self.recovered: Recovered | None = None
         workers = [self._worker(row, sock, tls) for row, sock in enumerate(sockets)]
         self.supervisor = Supervisor(
@@ -71,17 +73,26 @@ class _Service:
             recovered=self._heard,
             all_ready=lambda: announce(config, url, self._known(), len(workers)),
             buried=lambda child: shared.bury(child.row),
+            stopping=lambda: self._close_sockets(None),
         )
 
     def _worker(self, row: int, sock: socket.socket, tls: ssl.SSLContext | None) -> Child:
         def main(ready: int) -> None:
+            self._close_sockets(sock)
             worker_main(self.config, self._known(), self.shared, row, self.limits, sock, tls, ready)
 
         return Child(f"worker {row + 1}", row, main)
 
     def _own(self, ready: int) -> None:
+        self._close_sockets(None)
         known = None if self.supervisor.recovering else self._known()
         owner_main(self.config, self.paths, known, self.shared, self.supervisor.owner.row, self.limits, ready)
+
+    def _close_sockets(self, spare: socket.socket | None) -> None:
+        """Let go of listening sockets in this process: an address refuses clients only when the last holder closed."""
+        for sock in self.sockets:
+            if sock is not spare:
+                sock.close()
 
     def _known(self) -> Recovered:
         assert self.recovered is not None
@@ -121,6 +132,15 @@ def check_tls(config: ServeConfig) -> ssl.SSLContext | None:
     except (ssl.SSLError, OSError) as e:
         raise Invalid(f"--tls-cert {config.tls_cert}, --tls-key {config.tls_key}: {e}", reason="tls") from None
     return context
+
+
+def check_access_log(config: ServeConfig) -> None:
+    """Make the access log, so that workers find it. Raises Invalid for a file that cannot be written."""
+    if config.access_log:
+        try:
+            AccessLog(config.access_log).close()
+        except OSError as e:
+            raise Invalid(f"--access-log {config.access_log}: {e.strerror}", reason="access-log") from None
 
 
 def _url(config: ServeConfig, address: str, port: int) -> str:

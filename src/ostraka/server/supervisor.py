@@ -61,7 +61,7 @@ class Supervisor:
     """Runs one owner, which recovers the store and stays, and the workers, until it is told to stop.
 
     ``recovered(message)`` is called with what the owner said when it was ready, and raises if that is bad news;
-    ``all_ready`` once, when all are; ``buried(child)`` after each end of a child.
+    ``all_ready`` once, when all are; ``buried(child)`` after each end of a child; ``stopping`` before the last stop.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Supervisor:
         recovered: Callable[[bytes], None],
         all_ready: Callable[[], None],
         buried: Callable[[Child], None],
+        stopping: Callable[[], None],
     ) -> None:
         self.owner = owner
         self.workers = workers
@@ -80,6 +81,7 @@ class Supervisor:
         self._recovered = recovered
         self._all_ready = all_ready
         self._buried = buried
+        self._at_stop = stopping
         self.recovering = False  # what an owner that is forked now has to do first
         self._stopping = False
         self._announced = False
@@ -112,6 +114,7 @@ class Supervisor:
                     self._recover_until_it_works()
             return 0
         finally:
+            self._at_stop()
             self._stop_all()
 
     def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
@@ -280,6 +283,8 @@ def become_child(name: str, main: Callable[[], None]) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         main()
         status = 0
+    except SystemExit:  # it has told why
+        pass
     except OstrakaError as e:
         log.error("%s: %s", name, e)
     except BaseException:

@@ -113,7 +113,7 @@ def owner_main(
             finally:
                 await store.close()
         except (OstrakaError, OSError) as e:
-            if first_word.said:
+            if first_word.said or recovered:
                 raise
             first_word.say(b"-" + msgspec.msgpack.encode(_told(e)))
             raise SystemExit(1) from None  # the supervisor says why
