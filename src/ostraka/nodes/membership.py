@@ -12,6 +12,7 @@ This module knows nothing of stripes or state rows.
 
 import asyncio
 import contextlib
+import errno
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,9 @@ from ostraka.nodes.superblock import HISTORY_MAX, Epoch, Member, Superblock
 from ostraka.nodes.types import Disk
 
 log = logging.getLogger("ostraka.nodes")
+
+_LOOK_SECONDS = 1.0  # how often a process in doubt looks whether another has got the epoch onto a majority
+_LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # of this process or host: no disk is at fault
 
 
 class EpochWord(Protocol):
@@ -66,7 +70,18 @@ def succeed(epoch: Epoch, members: Sequence[Member], host: Host, next_number: in
 
 def majority(epoch: Epoch) -> int:
     """How many members a strict majority is."""
-    return len(epoch.members) // 2 + 1
+    return majority_of(len(epoch.members))
+
+
+def majority_of(count: int) -> int:
+    return count // 2 + 1
+
+
+def _too_few(written: int, count: int, needed: int) -> str:
+    return (
+        f"only {written} of {count} disks can be written, {needed} are needed: the store is read-only; bring the disks "
+        "back, or use `ostraka disk replace` or `ostraka disk forget`"
+    )
 
 
 class Membership:
@@ -94,6 +109,8 @@ class Membership:
         self._lock_path = lock_path
         self.open_disk: Callable[[int, Path], Disk] | None = None  # for a disk that another process brought in
         self.read_only = ""  # why, when the store must not be written
+        self._doubt = ""  # why, when the newest epoch is not known to be on a majority
+        self._look_at = 0.0  # monotonic; when a process in doubt looks again
         self.on_change: list[Callable[[Epoch], None]] = []
         self._up: tuple[Disk, ...] = ()
         self._reachable: dict[int, Disk] = {}  # the same by number: every read asks
@@ -111,7 +128,7 @@ class Membership:
 
     def up(self) -> Sequence[Disk]:
         """Disks that new stripes may use; raises Unavailable while the store is read-only."""
-        if self._word.load() != self._seen:
+        if self._word.load() != self._seen or (self._doubt and self._host.clock.monotonic() >= self._look_at):
             self.refresh()
         if self.read_only:
             raise Unavailable(self.read_only, reason="read-only")
@@ -133,11 +150,18 @@ class Membership:
     def evict(self, number: int, error: BaseException | str) -> None:
         """Record that a disk is down. Returns when a strict majority has it; idempotent.
 
-        Raises Unavailable, and the store is read-only from then on, when no majority can be written.
+        Raises Unavailable, and the store is read-only from then on, when no majority can be written; and when this
+        process lacks something that no disk can give it, as descriptors: then the disk stays.
         """
+        if isinstance(error, OSError) and error.errno in _LACKING:
+            raise Unavailable(f"disk {number} could not be asked: {error.strerror}", reason="resources")
         with self.exclusive():
             member = self.epoch.member(number)
-            if member is None or not member.up:
+            if member is None:
+                return
+            if not member.up and not self._doubt:
+                if self.read_only:
+                    raise Unavailable(self.read_only, reason="read-only")
                 return
             log.error("disk %d (%s) failed and is taken out of service: %s", number, self.paths.get(number), error)
             self.change([msgspec.structs.replace(d, up=False) if d.number == number else d for d in self.epoch.members])
@@ -146,21 +170,30 @@ class Membership:
         """Commit a new membership: synced on a strict majority, or (``override``, an operator's word) on at least
         N-m members. Disks that cannot be written are called down in the same breath. Call it under `exclusive`
         or where nobody else can change it.
+
+        Raises Unavailable, and the store is read-only, when too few can be written. If that is plain before anything
+        is, nothing is: the disks stay as they were, and only this process knows what it misses.
         """
         wanted = list(members)
+        needed = len(wanted) - self.epoch.m if override else majority_of(len(wanted))
+        there = sum(d.up and d.number in self.paths for d in wanted)
+        if there < needed:
+            if not self._doubt:
+                known = {d.number: d for d in self.epoch.members}
+                lost = {d.number for d in wanted if not d.up or d.number not in self.paths}
+                seen = [msgspec.structs.replace(d, up=d.up and n not in lost) for n, d in known.items()]
+                self.epoch = msgspec.structs.replace(self.epoch, members=tuple(seen))
+            self._recompute()
+            raise Unavailable(self.read_only or _too_few(there, len(wanted), needed), reason="read-only")
         while True:
             epoch = succeed(self.epoch, wanted, self._host, next_number)
             failed = self._publish(epoch)
             written = sum(1 for d in epoch.members if d.up) - len(failed)
-            needed = len(epoch.members) - epoch.m if override else majority(epoch)
             # adopted even if too few have it: some disks hold it now, and whatever comes next must descend from it
+            self._doubt = _too_few(written, len(epoch.members), needed) if written < needed else ""
             self._adopt(epoch)
             self._seen = self._word.bump()
             if written < needed:
-                self.read_only = (
-                    f"only {written} of {len(epoch.members)} disks can be written, {needed} are needed: the store is "
-                    "read-only; bring the disks back, or use `ostraka disk replace` or `ostraka disk forget`"
-                )
                 raise Unavailable(self.read_only, reason="read-only")
             if not failed:
                 return epoch
@@ -200,8 +233,23 @@ class Membership:
                 if block is not None and block.store_id == self.store_id and block.epoch.number > newest.number:
                     newest = block.epoch
             self._seen = seen
-            if newest is not self.epoch:
+            if newest is not self.epoch or self._doubt:
+                self._judge(newest)
                 self._adopt(newest)
+
+    def _judge(self, epoch: Epoch) -> None:
+        """Whether an epoch that another process wrote is on a majority; until it is, nobody writes by it."""
+        held = 0
+        for member in epoch.members:
+            path = self.paths.get(member.number) or (Path(member.path) if member.path else None)
+            if path is None or not member.up:
+                continue
+            with contextlib.suppress(OSError, OstrakaError):
+                block = superblock.read(self._host.files, path)
+                held += block is not None and (block.disk_id, block.epoch.id) == (member.disk_id, epoch.id)
+        needed = majority(epoch)
+        self._doubt = _too_few(held, len(epoch.members), needed) if held < needed else ""
+        self._look_at = self._host.clock.monotonic() + _LOOK_SECONDS
 
     def add_disk(self, number: int, path: Path, disk: Disk | None) -> None:
         """Make a disk known to this process before an epoch names it."""
@@ -248,11 +296,13 @@ class Membership:
 
     def _recompute(self) -> None:
         up = [d for d in self.epoch.members if d.up]
+        here = [d for d in up if d.number in self.paths]
         self._up = tuple(self._disks[d.number] for d in up if d.number in self._disks)
         self._reachable = {d.number: self._disks[d.number] for d in up if d.number in self._disks}
-        self.read_only = ""
-        if len(up) < majority(self.epoch):
+        self.read_only = self._doubt
+        if len(here) < majority(self.epoch):
             self.read_only = (
-                f"only {len(up)} of {len(self.epoch.members)} disks are up, {majority(self.epoch)} are needed to "
-                "write: bring the disks back, or use `ostraka disk replace` or `ostraka disk forget`"
+                f"only {len(here)} of {len(self.epoch.members)} disks are up, {majority(self.epoch)} are needed to "
+                "write: the store is read-only; bring the disks back, or use `ostraka disk replace` or `ostraka disk "
+                "forget`"
             )

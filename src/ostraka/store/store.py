@@ -15,7 +15,7 @@ import msgspec
 
 from ostraka.chunks.counters import METRICS as CHUNK_METRICS
 from ostraka.chunks.store import ChunkStore
-from ostraka.errors import OstrakaError
+from ostraka.errors import OstrakaError, Unavailable
 from ostraka.host import Host
 from ostraka.jobs.damage import DamageJournal
 from ostraka.limits import LIMITS, Limits
@@ -93,6 +93,17 @@ class Store:
             pins=self.pins,
             executor=self.threads,
         )
+        self.objects.core.room = self._room
+
+    def _room(self) -> None:
+        """Full while a disk that carries the state has no more room than deletes and compaction need (ENGINE 22)."""
+        for member in self.membership.epoch.members:
+            disk = self.disks.get(member.number) if member.state and member.up else None
+            if disk is not None:
+                try:
+                    disk.space.check(self.limits.reserve_writes)
+                except OSError:
+                    continue  # a disk on its way out: the commit finds out
 
     async def tend(self) -> None:
         """What a serving process has to do once in `TEND_SECONDS`: pay what is owed, let old readers go."""
@@ -135,8 +146,10 @@ def open_owner(
     root: tuple[str, str] | None = None,
     host: Host | None = None,
     limits: Limits = LIMITS,
+    accept_loss: bool = False,
 ) -> Store:
-    """Recover the store in these directories and open it; the caller holds its lock (recovery.hold).
+    """Recover the store in these directories and open it; the caller holds its lock (recovery.hold). ``accept_loss``:
+    even without commits that no copy of the state gives back (rescue.py).
 
     Raises Refused, Invalid, Unavailable, Corrupt, Full: each with the way out.
     """
@@ -158,6 +171,7 @@ def open_owner(
         epoch=epoch.number,
         on_copy_failed=_evict_by_id(members),
         limits=limits,
+        accept_loss=accept_loss,
     )
     recovered = Recovered(
         store_id=opening.store_id,
@@ -207,6 +221,7 @@ async def open_here(
 
 def _evict_by_id(members: Membership) -> OnCopyFailed:
     def evict(disk_id: bytes, error: BaseException) -> int:
+        members.disk(-1)  # takes over what another process changed: the disk may have joined since
         for member in members.epoch.members:
             if member.disk_id == disk_id:
                 members.evict(member.number, error)
@@ -243,6 +258,10 @@ def _assemble(
         try:
             members.add_disk(member.number, path, open_disk(member.number, path))
         except OSError as e:
-            members.evict(member.number, e)
+            try:
+                members.evict(member.number, e)
+            except Unavailable:
+                if not members.read_only:  # else the others can be read, if there are enough of them
+                    raise
     recovered = msgspec.structs.replace(recovered, epoch=members.epoch)
     return Store(recovered, members, state, disks, shared, row, incarnation, host, limits)
