@@ -80,12 +80,24 @@ class Space:
             self._free_until = now + _FREE_SECONDS
         return self._free
 
+    def _reserve(self, total: int, fraction: float) -> int:
+        """Bytes to be held back. The bound on the largest reserve scales all of them: on a huge disk as well, what
+        must go on longer has room left when the others have to stop."""
+        largest = total * self._limits.reserve_writes
+        return int(total * fraction * min(1.0, self._limits.reserve_bytes_max / max(largest, 1.0)))
+
+    def check(self, fraction: float) -> None:
+        """Full if the reserve is touched already, by what was free within the last second."""
+        free, total = self.free()
+        if free < (reserve := self._reserve(total, fraction)):
+            raise Full(f"{self._directory}: {free} bytes free, {reserve} of them held back", reason="disk")
+
     @contextlib.contextmanager
     def reserve(self, size: int, fraction: float) -> Iterator[None]:
         """Hold ``size`` bytes while they are being written; Full if that would cut into the reserve."""
         with self._lock:
             free, total = self._host.files.free(self._directory)
-            reserve = min(int(total * fraction), self._limits.reserve_bytes_max)
+            reserve = self._reserve(total, fraction)
             promised = sum(_PROMISES.unpack_from(self._words, 8))
             if free - promised - size < reserve:
                 raise Full(f"{self._directory}: {free} bytes free, {reserve} of them held back", reason="disk")

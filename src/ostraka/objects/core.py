@@ -5,7 +5,7 @@ that was declared dead and lives on can change nothing (ENGINE 19).
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -57,6 +57,7 @@ class Core:
         self.pins = pins
         self.executor = executor
         self.locks = KeyLocks()
+        self.room: Callable[[], None] = lambda: None  # raises Full while clients may write nothing more (ENGINE 22)
         self.fence = Present(rows.INCARNATION + incarnation, FENCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._owed: dict[bytes, None] = {}  # manifests that are ours to give up, once the state lets us

@@ -88,6 +88,7 @@ class Publisher:
 
     async def publish(self, bucket: Open, key: str, write: Write) -> ObjectInfo:
         """Make the version visible. Whatever is raised, the caller gives the body back (``unsure`` tells how)."""
+        self._core.room()
         key_tail = bucket.tail(key)
         locks = self._core.locks
         if not locks.try_acquire(key_tail):

@@ -22,10 +22,11 @@ HASH_ON_LOOP_MAX = 16 << 10  # hashing this much (20 us) is cheaper than the way
 async def receive(core: Core, source: Source, digest: Digest, *, inline_max: int) -> Intake:
     """Store the whole body and feed all of it to the digest, which the caller finishes.
 
-    ``inline_max``: -1 when the body must not ride inline. Raises Truncated, TooLarge and what chunks raise; nothing
+    ``inline_max``: -1 when the body must not ride inline. Raises Truncated, TooLarge, Full and what chunks raise; nothing
     is left behind then, except what `Core.settle` still gives up.
     """
     limits = core.limits
+    core.room()
     body = source.read_now()
     if body is not None:
         if len(body) > limits.pack_size_max:

@@ -94,6 +94,17 @@ class Store:
             executor=self.threads,
         )
         self.objects.core.room = self._room
+        self.objects.core.room = self._room
+
+    def _room(self) -> None:
+        """Full while a disk that carries the state has no more room than deletes and compaction need (ENGINE 22)."""
+        for member in self.membership.epoch.members:
+            disk = self.disks.get(member.number) if member.state and member.up else None
+            if disk is not None:
+                try:
+                    disk.space.check(self.limits.reserve_writes)
+                except OSError:
+                    continue  # a disk on its way out: the commit finds out
 
     def _room(self) -> None:
         """Full while a disk that carries the state has no more room than deletes and compaction need (ENGINE 22)."""

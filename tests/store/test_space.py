@@ -1,0 +1,49 @@
+"""A store that fills up: client writes stop while there is still room for deletes, whichever way bodies are kept."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))
+
+from store_rig import BUCKET, SMALL, Contents, Turned, directories, opened, read
+
+from ostraka.errors import Full
+from ostraka.host import Host
+from ostraka.objects.types import Attributes
+from ostraka.testing.files import FaultyFiles
+
+
+@pytest.mark.parametrize("disks", [1, 4])
+def test_bodies_that_ride_in_the_state_stop_at_the_reserve_too_and_deletes_go_on(
+    tmp_path: Path, seed: int, disks: int
+) -> None:
+    """Inline bodies went past every reserve, until not even a delete could be committed."""
+    contents = Contents(seed)
+    files, clock = FaultyFiles(), Turned()
+
+    async def run() -> None:
+        async with opened(directories(tmp_path, disks), host=Host(files, clock)) as store:
+            await contents.fill(store, 1)
+            total = 1 << 36
+            files.room = (int(total * SMALL.reserve_writes) - 1, total)
+            clock.now += 2  # what is free is asked for once in a second
+            for size in (0, 100, 1000, 20_000, 150_000):
+                with pytest.raises(Full):
+                    await contents.put(store, f"new-{size}", size)
+            source = store.objects.open(BUCKET, next(iter(contents.keys)))
+            with pytest.raises(Full):
+                await store.objects.copy(source.info, BUCKET, "copied", Attributes(), owner="root")
+            source.close()
+            gone = list(contents.keys)[::2]
+            for key in gone:
+                await contents.delete(store, key)
+            await contents.check(store)
+            files.room = (int(total * 0.5), total)
+            clock.now += 2
+            await contents.put(store, "again", 100)
+            assert await read(store, "again") == contents.body("again")
+
+    asyncio.run(run())
