@@ -9,9 +9,9 @@ import random
 import pytest
 
 from ostraka.chunks import Entry
-from ostraka.chunks.rows import CHUNKS, PACKS, ZERO, chunk_counter_key, decode, scan, slot_counter_key
+from ostraka.chunks.rows import CHUNKS, PACKS, ZERO, chunk_counter_key, decode, slot_counter_key
 from ostraka.limits import KIB
-from ostraka.state import Mutation, Rejected, counter
+from ostraka.state import Mutation, Rejected, counter, rows_under
 
 
 class History:
@@ -74,7 +74,7 @@ class History:
             value = self.rig.state.get(chunk_counter_key(name) if chunk else slot_counter_key(name, slot))
             assert (counter(value) if value is not None else 1 - chunk) == number
         for table in (CHUNKS, PACKS, ZERO):
-            for key, value in scan(self.rig.state, table, page=7):
+            for key, value in rows_under(self.rig.state, table):
                 decode(key, value)
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from ostraka.chunks import ChunkStore, Entry
-from ostraka.chunks.rows import TABLES, scan
+from ostraka.chunks.rows import TABLES
 from ostraka.errors import OstrakaError
 from ostraka.host import Host
 from ostraka.limits import KIB, LIMITS, MIB
 from ostraka.nodes.local import LocalDisk
 from ostraka.nodes.types import Disk
 from ostraka.pools.pool import ErasurePool
-from ostraka.state import Copy, Mutation, Rejected, open_owner
+from ostraka.state import Copy, Mutation, Rejected, open_owner, rows_under
 
 STORE = b"a store of tests"
 SEED = 20261120
@@ -171,7 +171,7 @@ async def test_a_history_of_storing_and_dropping_leaves_no_row_and_no_shard(tmp_
         for _ in range(20):
             await store.chunks.sweep(1000)
         for table in TABLES:
-            assert list(scan(store.state, table)) == []
+            assert list(rows_under(store.state, table)) == []
         for disk in store.disks:
             assert live_shards(disk) == 0
 

@@ -28,9 +28,11 @@ from ostraka.state import (
     counter_value,
     key_sequence,
     prefix_end,
+    rows_under,
     stamped_key,
     value_sequence,
 )
+from ostraka.state.tables import ROWS_AT_ONCE
 
 Test = Callable[[State], Awaitable[None]]
 Run = Callable[[Test], None]
@@ -295,3 +297,12 @@ def test_keys_of_any_length_keep_plain_byte_order(run: Run, steps: Any, ranges: 
             assert state.get(start or b"a") == model.get(start or b"a")
 
     run(test)
+
+
+@pytest.mark.parametrize("count", [0, 1, ROWS_AT_ONCE - 1, ROWS_AT_ONCE, ROWS_AT_ONCE + 1, 2 * ROWS_AT_ONCE])
+def test_a_table_is_read_whole_however_many_pages_it_takes(count: int) -> None:
+    state = MemoryState()
+    table = [(b"t" + number.to_bytes(2, "big"), b"") for number in range(count)]
+    around = [(b"s\xff", b""), (b"u", b"")]
+    asyncio.run(state.commit(Mutation([], [Put(key, value) for key, value in [*table, *around]])))
+    assert list(rows_under(state, b"t")) == table

@@ -12,7 +12,7 @@ Values are a msgpack array whose first item is the version of the record (docs/f
 module knows how they are made; fsck and the jobs read them with `decode` and `scan`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import IntFlag
 from struct import Struct as Layout
 from typing import NamedTuple, TypeVar
@@ -22,7 +22,7 @@ import msgspec
 from ostraka.chunks.types import Entry, Kind
 from ostraka.errors import Corrupt, Refused
 from ostraka.pools.types import Owner, Stripe
-from ostraka.state.types import State, counter, prefix_end, value_sequence
+from ostraka.state.types import State, counter, value_sequence
 
 CHUNKS = b"c"
 CHUNK_COUNTERS = b"n"
@@ -215,17 +215,6 @@ def decode(key: bytes, value: bytes) -> Record:
         if kind == b"s":
             return Record(table, None, name, 0, decode_stripe(value), value_sequence(value))
     raise Corrupt(f"a key that is none of the chunk tables': {key[:32].hex()}", reason="row")
-
-
-def scan(state: State, table: bytes, page: int = 1000) -> Iterator[tuple[bytes, bytes]]:
-    """Every row of a table as (key, value), in pages: what is committed meanwhile may be seen or not."""
-    start, end = table, prefix_end(table)
-    while True:
-        rows = state.scan(start, end, page)
-        yield from rows
-        if len(rows) < page:
-            return
-        start = rows[-1][0] + b"\0"
 
 
 def _chunk_id(name: bytes) -> bytes:

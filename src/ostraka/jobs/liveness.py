@@ -16,9 +16,9 @@ from ostraka.nodes.local import LocalDisk
 from ostraka.nodes.shard_index import SegmentInfo
 from ostraka.objects.rows import INCARNATION
 from ostraka.pools.types import Owner, Stripe
-from ostraka.state.types import State, prefix_end
+from ostraka.state.tables import rows_under
+from ostraka.state.types import State
 
-PAGE = 1000
 IsLive = Callable[[int, bytes, bytes, int], bool]
 
 
@@ -68,10 +68,5 @@ def undecided(ground: Ground) -> set[bytes]:
     in the log unseen, until the commit that removes the row rolls it forward (ENGINE 6, 19).
     """
     alive = ground.live_incarnations()
-    state, start, end = ground.state, INCARNATION, prefix_end(INCARNATION)
-    while True:
-        rows = state.scan(start, end, PAGE)
-        alive.update(key[1:] for key, _ in rows)
-        if len(rows) < PAGE:
-            return alive
-        start = rows[-1][0] + b"\0"
+    alive.update(key[1:] for key, _ in rows_under(ground.state, INCARNATION))
+    return alive

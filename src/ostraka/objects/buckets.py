@@ -18,7 +18,7 @@ from ostraka.objects.core import Core, contended
 from ostraka.objects.rows import BucketRecord
 from ostraka.objects.types import Bucket, Versioning
 from ostraka.state import Absent as NoRow
-from ostraka.state import Delete, Equals, Operation, Precondition, Put, Rejected, prefix_end
+from ostraka.state import Delete, Equals, Operation, Precondition, Put, Rejected, prefix_end, rows_under
 
 SCAN_ROWS = 1000
 
@@ -118,15 +118,11 @@ class Buckets:
 
     def _check_count(self, owner: str) -> None:
         limit = self._core.limits.buckets_per_account_max
-        start, end, count = rows.BUCKET, prefix_end(rows.BUCKET), 0
-        while True:
-            page = self._core.state.scan(start, end, SCAN_ROWS)
-            count += sum(rows.bucket_of(value).owner == owner for _, value in page)
+        count = 0
+        for _, value in rows_under(self._core.state, rows.BUCKET):
+            count += rows.bucket_of(value).owner == owner
             if count >= limit:
                 raise TooLarge(f"the account {owner!r} has {limit} buckets, the most allowed", reason="buckets")
-            if len(page) < SCAN_ROWS:
-                return
-            start = page[-1][0] + b"\x00"
 
     async def update(self, name: str, change: Callable[[Bucket], Bucket]) -> Bucket:
         for _ in range(self._core.limits.commit_attempts_max):

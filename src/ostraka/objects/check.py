@@ -31,9 +31,8 @@ from ostraka.state import (
     counter_value,
     key_sequence,
     prefix_end,
+    rows_under,
 )
-
-SCAN_ROWS = 1000
 
 
 class Reference(msgspec.Struct, frozen=True, gc=False):
@@ -52,32 +51,21 @@ class Finding(msgspec.Struct, frozen=True):
     repair: Mutation | None = None
 
 
-def table(state: State, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """All rows of a table, in pages."""
-    start, end = prefix, prefix_end(prefix)
-    while True:
-        page = state.scan(start, end, SCAN_ROWS)
-        yield from page
-        if len(page) < SCAN_ROWS:
-            return
-        start = page[-1][0] + b"\x00"
-
-
 def walk(state: State) -> Iterator[Reference]:
     """Every reference that a row holds: versions, parts, pages, dead rows, pending manifests. Raises Corrupt."""
-    for row, value in table(state, rows.VERSION):
+    for row, value in rows_under(state, rows.VERSION):
         for entry in rows.version_of(value).entries:
             yield Reference(row, entry)
-    for row, value in table(state, rows.PART):
+    for row, value in rows_under(state, rows.PART):
         for entry in rows.part_of(value).entries():
             yield Reference(row, entry)
-    for row, value in table(state, rows.PAGE):
+    for row, value in rows_under(state, rows.PAGE):
         for entry in rows.page_of(value):
             yield Reference(row, entry)
-    for row, value in table(state, rows.DEAD):
+    for row, value in rows_under(state, rows.DEAD):
         for entry in rows.dead_of(value).entries:
             yield Reference(row, entry)
-    for row, _ in table(state, rows.PENDING):
+    for row, _ in rows_under(state, rows.PENDING):
         yield Reference(row, Entry(Kind.MANIFEST, row[-rows.ID_SIZE :], 0, 0))
 
 
@@ -125,7 +113,7 @@ def _manifests(state: State) -> Iterator[Finding]:
             end = entry.offset + entry.length
             if reference.row[:1] != rows.DEAD and end > needed.get(entry.id, (0, b""))[0]:
                 needed[entry.id] = end, reference.row
-    for key, value in table(state, rows.REFERENCES):
+    for key, value in rows_under(state, rows.REFERENCES):
         manifest = key[1:]
         if counter(value) != held[manifest] or held[manifest] < 2:
             yield _count_finding(key, value, held[manifest])
@@ -134,7 +122,7 @@ def _manifests(state: State) -> Iterator[Finding]:
         if number > 1 and state.get(key) is None:
             yield _count_finding(key, None, number)
     yield from _pages(state, held, needed)
-    for key, _ in table(state, rows.COMPLETED):
+    for key, _ in rows_under(state, rows.COMPLETED):
         if not held[key[1 : 1 + rows.ID_SIZE]]:
             yield Finding("part-orphan", key, "a completed part of no manifest", Mutation((), [Delete(key)]))
 
@@ -150,7 +138,7 @@ def _pages(state: State, held: "Counter[bytes]", needed: dict[bytes, tuple[int, 
     last, reach = b"", 0
     orphan = b""
     reached: dict[bytes, int] = {}
-    for key, value in table(state, rows.PAGE):
+    for key, value in rows_under(state, rows.PAGE):
         manifest, start = key[1 : 1 + rows.ID_SIZE], int.from_bytes(key[-8:], "big")
         if manifest != last:
             last, reach = manifest, 0
@@ -179,7 +167,7 @@ def _keys(state: State) -> Iterator[Finding]:
     unowned = b""
     null: int | None = None
     nulls = 0
-    for row, value in table(state, rows.VERSION):
+    for row, value in rows_under(state, rows.VERSION):
         key_tail = row[1:-8]
         record = rows.version_of(value)
         if key_tail != current:
@@ -200,7 +188,7 @@ def _keys(state: State) -> Iterator[Finding]:
     if current:
         yield from _null(state, current, null, nulls)
     for prefix in (rows.LIVE, rows.TOP, rows.NULL):
-        for row, value in table(state, prefix):
+        for row, value in rows_under(state, prefix):
             if state.first(rows.VERSION + row[1:]) is None:
                 message = f"a {prefix.decode()} row of a key without versions"
                 yield Finding("key-orphan", row, message, Mutation([Equals(row, value)], [Delete(row)]))
@@ -244,7 +232,7 @@ def _null(state: State, key_tail: bytes, sequence: int | None, count: int) -> It
 
 
 def _all_buckets(state: State) -> Iterator[tuple[bytes, rows.BucketRecord]]:
-    for row, value in table(state, rows.BUCKET):
+    for row, value in rows_under(state, rows.BUCKET):
         yield row, rows.bucket_of(value)
 
 
@@ -257,7 +245,7 @@ def _buckets(state: State) -> Iterator[Finding]:
         if gate != bucket.gate:
             mend = Mutation([Equals(gate_key, gate)], [Put(gate_key, bucket.gate)])
             yield Finding("gate", gate_key, f"the gate of {row[1:]!r} is not what its record says", mend)
-    for row, value in table(state, rows.GATE):
+    for row, value in rows_under(state, rows.GATE):
         if row[1:] not in ids:
             yield Finding("gate", row, "the gate of no bucket", Mutation([Equals(row, value)], [Delete(row)]))
 
@@ -265,21 +253,21 @@ def _buckets(state: State) -> Iterator[Finding]:
 def _uploads(state: State) -> Iterator[Finding]:
     dead_uploads: set[bytes] = set()
     dead_buckets: set[bytes] = set()
-    for _, value in table(state, rows.DEAD):
+    for _, value in rows_under(state, rows.DEAD):
         dead = rows.dead_of(value)
         dead_uploads.update(dead.uploads)
         dead_buckets.update(dead.buckets)
     ids = {bucket.id for _, bucket in _all_buckets(state)}
     alive: set[bytes] = set()
     told: set[bytes] = set()
-    for row, _ in table(state, rows.UPLOAD):
+    for row, _ in rows_under(state, rows.UPLOAD):
         bucket, upload = row[1 : 1 + rows.BUCKET_ID_SIZE], row[-rows.ID_SIZE :]
         alive.add(upload)
         if bucket not in ids and bucket not in dead_buckets and bucket not in told:
             told.add(bucket)
             mend = Mutation((), [Put(rows.DEAD, rows.encode(DeadRecord(buckets=(bucket,))), stamp_key=True)])
             yield Finding("upload-unowned", row, "an upload to a bucket that does not exist", mend)
-    for row, _ in table(state, rows.PART):
+    for row, _ in rows_under(state, rows.PART):
         upload = row[1 : 1 + rows.ID_SIZE]
         if upload not in alive and upload not in dead_uploads and upload not in told:
             told.add(upload)

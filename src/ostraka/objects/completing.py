@@ -18,13 +18,13 @@ from ostraka.objects import rows
 from ostraka.objects.buckets import Buckets, Open
 from ostraka.objects.core import Core, contended
 from ostraka.objects.manifest import Draft, more_references
-from ostraka.objects.multipart import PART_TAG, SCAN_ROWS, UPLOAD_TAG, Multipart, Named, no_upload, part_info
+from ostraka.objects.multipart import PART_TAG, UPLOAD_TAG, Multipart, Named, no_upload, part_info
 from ostraka.objects.plans import Plan
 from ostraka.objects.publish import NO_CONDITIONS, Publisher, Write
 from ostraka.objects.replay import upload_hash
 from ostraka.objects.rows import PartRecord, VersionRecord
 from ostraka.objects.types import Assemble, CompletePart, Digested, ObjectInfo, Replay, WriteConditions
-from ostraka.state import Delete, Equals, Operation, Precondition, Put, Rejected, prefix_end
+from ostraka.state import Delete, Equals, Operation, Precondition, Put, Rejected, rows_under
 
 Chosen = tuple[PartRecord, tuple[bytes, bytes]]  # a part, and its row as read
 
@@ -151,15 +151,7 @@ class Completer:
         return chosen
 
     def _all_parts(self, upload: bytes) -> dict[int, tuple[bytes, bytes]]:
-        start, end = rows.PART + upload, prefix_end(rows.PART + upload)
-        found: dict[int, tuple[bytes, bytes]] = {}
-        while True:
-            page = self._core.state.scan(start, end, SCAN_ROWS)
-            for row in page:
-                found[int.from_bytes(row[0][-4:], "big")] = row
-            if len(page) < SCAN_ROWS:
-                return found
-            start = page[-1][0] + b"\x00"
+        return {int.from_bytes(row[0][-4:], "big"): row for row in rows_under(self._core.state, rows.PART + upload)}
 
 
 class UploadChanged(Exception):

@@ -33,7 +33,6 @@ from ostraka.state import Delete, Equals, Precondition, Present, Put, Rejected, 
 
 UPLOAD_TAG = "upload"
 PART_TAG = "part"
-SCAN_ROWS = 1000
 
 
 def no_upload(upload_id: str) -> Absent:

@@ -15,7 +15,7 @@ import msgspec
 
 from ostraka.errors import Conflict, Exists, Invalid
 from ostraka.objects.types import Account
-from ostraka.state import Delete, Equals, Mutation, Operation, Precondition, Put, Rejected, State, prefix_end
+from ostraka.state import Delete, Equals, Mutation, Operation, Precondition, Put, Rejected, State, rows_under
 
 KEY_ROWS = b"ak"  # + access key -> AccessRow
 NAME_ROWS = b"an"  # + account name -> the access key it has now
@@ -26,7 +26,6 @@ ACCESS_KEY_BYTES_MAX = 128
 SECRET_BYTES_MAX = 256
 ROOT_NAME = "root"
 ATTEMPTS_MAX = 8
-SCAN_ROWS = 500
 
 
 class AccessRow(msgspec.Struct, frozen=True, array_like=True):
@@ -124,14 +123,8 @@ class StateAccounts:
 
     def names(self) -> Iterator[tuple[str, str]]:
         """(account name, access key) of all but root, in the order of names."""
-        start, end = NAME_ROWS, prefix_end(NAME_ROWS)
-        while True:
-            rows = self._state.scan(start, end, SCAN_ROWS)
-            for key, value in rows:
-                yield key[len(NAME_ROWS) :].decode(), value.decode()
-            if len(rows) < SCAN_ROWS:
-                return
-            start = rows[-1][0] + b"\x00"
+        for key, value in rows_under(self._state, NAME_ROWS):
+            yield key[len(NAME_ROWS) :].decode(), value.decode()
 
 
 def _checked(text: str, what: str, limit: int) -> bytes:

@@ -19,6 +19,7 @@ from ostraka.state.opening import open_owner, open_shared
 from ostraka.state.recover import Recovery
 from ostraka.state.report import IndexReport
 from ostraka.state.salvage import salvage_from_index
+from ostraka.state.tables import rows_under
 from ostraka.state.truth import Copy, DamageReport
 from ostraka.state.types import (
     Absent,
@@ -75,6 +76,7 @@ __all__ = [
     "open_owner",
     "open_shared",
     "prefix_end",
+    "rows_under",
     "salvage_from_index",
     "stamped_key",
     "stamped_value",

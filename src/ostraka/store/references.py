@@ -26,7 +26,6 @@ from ostraka.chunks.rows import (
     decode_chunk,
     decode_pack,
     pack_key,
-    scan,
     slot_counter_key,
     slots_of,
     zero_chunk_key,
@@ -34,7 +33,7 @@ from ostraka.chunks.rows import (
 from ostraka.chunks.types import Kind
 from ostraka.limits import LIMITS
 from ostraka.objects.check import chunk_references
-from ostraka.state import Absent, Delete, Equals, Mutation, Precondition, Put, State, counter, counter_value
+from ostraka.state import Absent, Delete, Equals, Mutation, Precondition, Put, State, counter, counter_value, rows_under
 
 ROUNDS_MAX = 3
 _BATCH = 2000
@@ -95,7 +94,7 @@ def _held(db: sqlite3.Connection, name: bytes) -> int:
 
 
 def _chunks(db: sqlite3.Connection, state: State) -> Iterator[Wrong]:
-    for key, value in scan(state, CHUNKS):
+    for key, value in rows_under(state, CHUNKS):
         decode_chunk(value)
         chunk = key[-32:]
         count_key = chunk_counter_key(chunk)
@@ -119,7 +118,7 @@ def _chunks(db: sqlite3.Connection, state: State) -> Iterator[Wrong]:
                 Mutation([*unchanged, Absent(queue_key)], [Put(queue_key, b"", stamp_value=True)]),
                 (queue_key, None, 0),
             )
-    for key, value in scan(state, CHUNK_COUNTERS):
+    for key, value in rows_under(state, CHUNK_COUNTERS):
         chunk = key[-32:]
         row_key = chunk_key(chunk)
         if state.get(row_key) is None and not _held(db, row_key):
@@ -132,7 +131,7 @@ def _chunks(db: sqlite3.Connection, state: State) -> Iterator[Wrong]:
 
 
 def _packs(db: sqlite3.Connection, state: State) -> Iterator[Wrong]:
-    for key, value in scan(state, PACKS):
+    for key, value in rows_under(state, PACKS):
         pack = key[1:]
         for number, slot in enumerate(slots_of(decode_pack(value))):
             held = _held(db, key + number.to_bytes(2, "big"))
@@ -146,7 +145,7 @@ def _packs(db: sqlite3.Connection, state: State) -> Iterator[Wrong]:
             if not held and stored is None:  # its neighbours committed the row, its own commit is to come, or never did
                 wrong = msgspec.structs.replace(wrong, kind="orphan-slot", orphan_bytes=slot.stored)
             yield wrong
-    for key, value in scan(state, SLOT_COUNTERS):
+    for key, value in rows_under(state, SLOT_COUNTERS):
         row_key = pack_key(key[1:-2])
         if state.get(row_key) is None:
             yield Wrong(
