@@ -39,6 +39,7 @@ SECRET = b"s" * 32
 # small, so that a few hundred kilobytes pass every threshold
 SMALL = replace(
     LIMITS,
+    inline_size_max=2 * KIB,
     pack_size_max=4 * KIB,
     chunk_size=64 * KIB,
     frame_size=8 * KIB,

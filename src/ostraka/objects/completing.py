@@ -23,7 +23,7 @@ from ostraka.objects.plans import Plan
 from ostraka.objects.publish import NO_CONDITIONS, Publisher, Write
 from ostraka.objects.replay import upload_hash
 from ostraka.objects.rows import PartRecord, VersionRecord
-from ostraka.objects.types import Assemble, CompletePart, Digested, ObjectInfo, Replay, WriteConditions
+from ostraka.objects.types import Assemble, CompletePart, Digested, ObjectInfo, PartRefused, Replay, WriteConditions
 from ostraka.state import Delete, Equals, Operation, Precondition, Put, Rejected, rows_under
 
 Chosen = tuple[PartRecord, tuple[bytes, bytes]]  # a part, and its row as read
@@ -130,19 +130,22 @@ class Completer:
             last = part.number
             row = have.get(part.number)
             if row is None:
-                raise Invalid(f"part {part.number} was not uploaded", reason="part")
+                raise _refused(part, "was not uploaded")
             record = rows.part_of(row[1])
             if part.etag.strip('"') != record.etag:
-                raise Invalid(f"part {part.number} has another etag", reason="part")
+                raise _refused(part, "has another etag")
             if any(record.checksums.get(name) != value for name, value in part.checksums.items()):
-                raise Invalid(f"part {part.number} has another checksum", reason="part")
+                raise _refused(part, "has another checksum")
             chosen.append((part.number, (record, row)))
             total += record.size
         for number, (record, _) in chosen[:-1]:
             if record.size < core.limits.part_size_min:
-                raise Invalid(
+                raise PartRefused(
                     f"part {number} has {record.size} bytes; all but the last need {core.limits.part_size_min}",
                     reason="part-small",
+                    number=number,
+                    etag=record.etag,
+                    size=record.size,
                 )
         if total > core.limits.object_size_max:
             raise TooLarge(f"an object of {total} bytes; at most {core.limits.object_size_max}", reason="entity")
@@ -245,6 +248,10 @@ class _Root:
     def discard(self) -> None:
         if self._draft.pending:
             self._core.spawn(self._core.give_up(self._draft.id))
+
+
+def _refused(part: CompletePart, why: str) -> PartRefused:
+    return PartRefused(f"part {part.number} {why}", reason="part", number=part.number, etag=part.etag)
 
 
 def _fingerprint(bucket: Open, key: str, parts: Sequence[CompletePart]) -> str:

@@ -17,7 +17,7 @@ from ostraka.objects.core import Core
 from ostraka.objects.identity import NULL_VERSION
 from ostraka.objects.plans import find_null
 from ostraka.objects.rows import BUCKET_ID_SIZE, escape
-from ostraka.objects.types import Listed, ListPage, ObjectInfo, Upload, UploadPage, VersionPage
+from ostraka.objects.types import BadVersionId, Listed, ListPage, ObjectInfo, Upload, UploadPage, VersionPage
 from ostraka.state import key_sequence, prefix_end
 
 SCAN_ROWS_MIN = 2
@@ -200,7 +200,7 @@ def _version_place(core: Core, key_prefix: bytes, version: str) -> bytes | None:
     else:
         parsed = core.identity.version(version)
         if parsed is None:
-            raise Invalid(f"{version!r} is no version id", reason="version-id")
+            raise BadVersionId(version)
         sequence = parsed[0]
     if sequence is None:
         return None

@@ -72,6 +72,14 @@ def check_conditions(conditions: WriteConditions, live: bytes | None, key: str) 
             raise PreconditionFailed(f"the etag of {key!r} is another", reason="if-match")
 
 
+def judge_current(plan: Plan, state: State, key: str, key_tail: bytes, conditions: WriteConditions) -> None:
+    """Check conditions against the current object, and let the plan hold only while that is current."""
+    live_key = rows.LIVE + key_tail
+    live = state.get(live_key)
+    check_conditions(conditions, live, key)
+    plan.preconditions.append(Equals(live_key, live, NEWEST))
+
+
 def plan_put(
     plan: Plan,
     state: State,

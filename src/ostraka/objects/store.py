@@ -25,6 +25,7 @@ from ostraka.objects.pins import LocalPins, Pins
 from ostraka.objects.publish import NO_CONDITIONS, Publisher
 from ostraka.objects.reader import Reader
 from ostraka.objects.types import (
+    NO_ETAGS,
     Assemble,
     Attributes,
     Bucket,
@@ -143,14 +144,19 @@ class ObjectStore:
         return self._versions.open(bucket, key, version_id)
 
     def delete(
-        self, bucket: str, key: str, version_id: str | None = None, *, owner: str = ""
+        self, bucket: str, key: str, version_id: str | None = None, *, owner: str = "", if_match: Sequence[str] = ()
     ) -> Coroutine[Any, Any, Deleted]:
-        return self._versions.delete(bucket, key, version_id, owner=owner)
+        return self._versions.delete(bucket, key, version_id, owner=owner, if_match=if_match)
 
     def delete_many(
-        self, bucket: str, keys: Sequence[tuple[str, str | None]], *, owner: str = ""
+        self,
+        bucket: str,
+        keys: Sequence[tuple[str, str | None]],
+        *,
+        owner: str = "",
+        if_match: Mapping[int, Sequence[str]] = NO_ETAGS,
     ) -> Coroutine[Any, Any, builtins.list[Deleted | Exception]]:
-        return self._versions.delete_many(bucket, keys, owner=owner)
+        return self._versions.delete_many(bucket, keys, owner=owner, if_match=if_match)
 
     def copy(
         self,

@@ -9,14 +9,16 @@ cheaper to make than a frozen dataclass: ``msgspec.structs.replace`` takes the p
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 import msgspec
 
-from ostraka.errors import Absent
+from ostraka.errors import Absent, Invalid
 from ostraka.host import Buffer
 
 Versioning = Literal["", "Enabled", "Suspended"]
+NO_ETAGS: Mapping[int, Sequence[str]] = MappingProxyType({})
 
 
 class Source(Protocol):
@@ -244,6 +246,24 @@ class Deleted:
     delete_marker: bool = False  # the marker that was made, or that was removed
 
 
+class BadVersionId(Invalid):
+    """What can be no version id."""
+
+    def __init__(self, version_id: str) -> None:
+        super().__init__(f"{version_id!r} is no version id", reason="version-id")
+        self.version_id = version_id
+
+
+class PartRefused(Invalid):
+    """A part that Complete names cannot be used: unknown or other than named ("part"), or too small ("part-small")."""
+
+    def __init__(self, message: str, *, reason: str, number: int, etag: str, size: int = 0) -> None:
+        super().__init__(message, reason=reason)
+        self.number = number
+        self.etag = etag  # as the caller gave it
+        self.size = size  # of the part as stored
+
+
 Assemble = Callable[[Sequence[PartInfo]], Digested]
 
 
@@ -290,14 +310,25 @@ class Objects(Protocol):
 
     def open(self, bucket: str, key: str, version_id: str | None = None) -> ObjectReader: ...
 
-    async def delete(self, bucket: str, key: str, version_id: str | None = None, *, owner: str = "") -> Deleted:
-        """Deleting what is not there succeeds, as in S3."""
+    async def delete(
+        self, bucket: str, key: str, version_id: str | None = None, *, owner: str = "", if_match: Sequence[str] = ()
+    ) -> Deleted:
+        """Deleting what is not there succeeds, as in S3.
+
+        With ``if_match`` (etags; "*": any), and without a version id, only if the current object has one of them:
+        else PreconditionFailed, or Absent "key" when there is none (a delete marker included).
+        """
         ...
 
     async def delete_many(
-        self, bucket: str, keys: Sequence[tuple[str, str | None]], *, owner: str = ""
+        self,
+        bucket: str,
+        keys: Sequence[tuple[str, str | None]],
+        *,
+        owner: str = "",
+        if_match: Mapping[int, Sequence[str]] = NO_ETAGS,
     ) -> list[Deleted | Exception]:
-        """Each by itself; the n-th answer belongs to the n-th key."""
+        """Each by itself; the n-th answer belongs to the n-th key, and so does ``if_match[n]``."""
         ...
 
     async def copy(

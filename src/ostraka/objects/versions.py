@@ -10,14 +10,16 @@ from ostraka.objects.buckets import Buckets, Open
 from ostraka.objects.core import FENCE, Core, contended, fenced
 from ostraka.objects.identity import NULL_VERSION
 from ostraka.objects.manifest import more_references
-from ostraka.objects.plans import REPLAN, Plan, find_null, plan_delete, plan_delete_version
+from ostraka.objects.plans import REPLAN, Plan, find_null, judge_current, plan_delete, plan_delete_version
 from ostraka.objects.publish import NO_CONDITIONS, Publisher, Write
 from ostraka.objects.reader import Reader
 from ostraka.objects.receive import receive
 from ostraka.objects.replay import invocation_hash
 from ostraka.objects.rows import VersionRecord
 from ostraka.objects.types import (
+    NO_ETAGS,
     Attributes,
+    BadVersionId,
     Deleted,
     DeleteMarker,
     Digest,
@@ -244,7 +246,7 @@ class Versions:
             return None if value is None else (null[0], rows.version_of(value), value)
         parsed = self._core.identity.version(version_id)
         if parsed is None:
-            raise Invalid(f"{version_id!r} is no version id", reason="version-id")
+            raise BadVersionId(version_id)
         sequence, nonce = parsed
         value = state.get(rows.version_key(key_tail, sequence))
         if value is None:
@@ -276,7 +278,15 @@ class Versions:
 
     # -- deleting
 
-    async def delete(self, bucket_name: str, key: str, version_id: str | None = None, *, owner: str = "") -> Deleted:
+    async def delete(
+        self,
+        bucket_name: str,
+        key: str,
+        version_id: str | None = None,
+        *,
+        owner: str = "",
+        if_match: Sequence[str] = (),
+    ) -> Deleted:
         core = self._core
         check_key(core, key)
         key_tail = self._buckets.open(bucket_name).tail(key)
@@ -285,7 +295,7 @@ class Versions:
             for _ in range(core.limits.commit_attempts_max):
                 bucket = await self._buckets.open_for_writing(bucket_name)
                 try:
-                    plan, answer = self._plan_delete(bucket, key, version_id, owner)
+                    plan, answer = self._plan_delete(bucket, key, version_id, owner, if_match)
                     if plan is None:
                         return answer
                     sequence = (await core.state.commit(Mutation(plan.preconditions, plan.operations))).sequence
@@ -305,7 +315,12 @@ class Versions:
             raise refusal
 
     async def delete_many(
-        self, bucket_name: str, keys: Sequence[tuple[str, str | None]], *, owner: str = ""
+        self,
+        bucket_name: str,
+        keys: Sequence[tuple[str, str | None]],
+        *,
+        owner: str = "",
+        if_match: Mapping[int, Sequence[str]] = NO_ETAGS,
     ) -> list[Deleted | Exception]:
         """All plans go into one batch; those that lose a race, or to a neighbour, are done again one by one."""
         bucket = await self._buckets.open_for_writing(bucket_name)
@@ -315,7 +330,7 @@ class Versions:
         for index, (key, version_id) in enumerate(keys):
             try:
                 check_key(self._core, key)
-                plan, answer = self._plan_delete(bucket, key, version_id, owner)
+                plan, answer = self._plan_delete(bucket, key, version_id, owner, if_match.get(index, ()))
             except Rejected:
                 again.append(index)
                 answers.append(Deleted(key))
@@ -338,12 +353,16 @@ class Versions:
         for index in again:
             key, version_id = keys[index]
             try:
-                answers[index] = await self.delete(bucket_name, key, version_id, owner=owner)
+                answers[index] = await self.delete(
+                    bucket_name, key, version_id, owner=owner, if_match=if_match.get(index, ())
+                )
             except OstrakaError as error:
                 answers[index] = error
         return answers
 
-    def _plan_delete(self, bucket: Open, key: str, version_id: str | None, owner: str) -> tuple[Plan | None, Deleted]:
+    def _plan_delete(
+        self, bucket: Open, key: str, version_id: str | None, owner: str, if_match: Sequence[str]
+    ) -> tuple[Plan | None, Deleted]:
         """What to commit, or None when there is nothing to do, and the answer (of a new marker, its nonce)."""
         core = self._core
         key_tail = bucket.tail(key)
@@ -360,6 +379,8 @@ class Versions:
         flags = rows.MARKER if versioning == "Enabled" else rows.MARKER | rows.IS_NULL
         nonce = core.host.random(8)
         marker = VersionRecord(flags, nonce, 0, "", core.host.clock.time(), owner, "", b"")
+        if if_match:
+            judge_current(plan, core.state, key, key_tail, WriteConditions(if_match=tuple(if_match)))
         if not plan_delete(plan, core.state, bucket, key_tail, marker):
             return None, Deleted(key)
         plan.bury()

@@ -15,7 +15,7 @@ from ostraka.errors import Conflict, OstrakaError
 from ostraka.host import Host
 from ostraka.http import Headers, Request, Response
 from ostraka.limits import Limits
-from ostraka.objects.types import Account, Objects
+from ostraka.objects.types import Account, DeleteMarker, Objects
 from ostraka.s3 import cors
 from ostraka.s3.accounts import Accounts
 from ostraka.s3.address import Address, resolve
@@ -24,6 +24,7 @@ from ostraka.s3.errors import S3Error, from_error
 from ostraka.s3.ops.call import Call, Config, Door, is_owner
 from ostraka.s3.ops.documents import XML_TYPE
 from ostraka.s3.ops.registry import HANDLERS
+from ostraka.s3.ops.times import http_date
 from ostraka.s3.query import Query, parse_query
 from ostraka.s3.route import PREFLIGHT, route
 from ostraka.s3.xml import error_document
@@ -121,7 +122,7 @@ class S3App:
         record.framing = auth.payload.value
         operation = record.operation = route(request.method, address.bucket, address.key, query, request.headers)
         if auth.identity is None:
-            raise S3Error("AccessDenied")
+            raise self._anonymous(operation, address, query)
         account: Account = auth.identity.owner
         record.account, record.access_key = account.name, account.access_key
         headers = _with_hoisted(request.headers, auth)
@@ -133,6 +134,16 @@ class S3App:
             message = f"{operation} is not implemented"
             raise S3Error("NotImplemented", message, fields={"Operation": operation})
         return await handler(Call(self.door, request, auth, headers, account, operation, bucket, key, query))
+
+    def _anonymous(self, operation: str, address: Address, query: Query) -> S3Error:
+        """Why a request without credentials is refused; a bucket that is not there is raised as Absent, as by S3."""
+        if operation in ("GetObject", "HeadObject") and any(name.startswith("response-") for name, _ in query):
+            message = "Request specific response headers cannot be used for anonymous GET requests."
+            return S3Error("InvalidRequest", message)
+        if address.bucket and operation != "CreateBucket":
+            self._check_names(address.bucket, "")
+            self.door.objects.bucket(address.bucket)
+        return S3Error("AccessDenied")
 
     def _allow(self, account: Account, operation: str, bucket: str, headers: Headers) -> None:
         """Root may do all; an account what is in its own buckets. Raises AccessDenied, or Absent for the bucket."""
@@ -189,7 +200,9 @@ class S3App:
     ) -> Response:
         bucket = address.bucket if address is not None else None
         key = address.key if address is not None else None
-        failure = from_error(error, bucket=bucket, key=key)
+        failure = from_error(error, bucket=bucket, key=key, method=request.method)
+        if isinstance(error, DeleteMarker) and error.named and request.method in ("GET", "HEAD"):
+            failure.headers["Last-Modified"] = http_date(error.modified)
         if isinstance(error, Conflict) and ("if-match" in request.headers or "if-none-match" in request.headers):
             failure = S3Error("ConditionalRequestConflict")
         if failure.status >= 500 and failure.status != 501 and isinstance(error, OstrakaError):

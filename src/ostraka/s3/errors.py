@@ -202,11 +202,12 @@ class S3Error(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.status, default = CODES[code]
+        text = default if message is None else message
+        super().__init__(f"{code}: {text}")
         self.code = code
-        self.message = default if message is None else message
+        self.message = text  # after the base class, which keeps a message of its own in a BodyError
         self.fields: dict[str, str] = dict(fields or ())
         self.headers: dict[str, str] = dict(headers or ())
-        super().__init__(f"{code}: {self.message}")
 
 
 class BodyError(S3Error, Truncated):
@@ -301,11 +302,13 @@ _SILENT = (errors.Unavailable, errors.Corrupt, errors.Full, errors.InUse, errors
 _OWN_MESSAGE = {"InvalidArgument", "InvalidRequest", "NotImplemented", "InvalidTag", "MetadataTooLarge", "BadRequest"}
 
 
-def from_error(exc: BaseException, *, bucket: str | None = None, key: str | None = None) -> S3Error:
+def from_error(
+    exc: BaseException, *, bucket: str | None = None, key: str | None = None, method: str = "GET"
+) -> S3Error:
     """The S3 answer to any exception; an S3Error is returned as it is.
 
-    ``bucket`` and ``key`` fill the fields that AWS adds to its NoSuch* errors. A delete marker in the way
-    (``Absent(reason="delete-marker")``) gets its headers, and 405 if it was named by its version id.
+    ``bucket``, ``key`` and ``method`` fill the fields that AWS adds to its NoSuch* errors and to 405. A delete marker
+    in the way (``Absent(reason="delete-marker")``) gets its headers, and 405 if it was named by its version id.
     """
     if isinstance(exc, S3Error):
         return exc
@@ -315,7 +318,10 @@ def from_error(exc: BaseException, *, bucket: str | None = None, key: str | None
     reasons = _KINDS[kind]
     code = reasons.get(exc.reason) or reasons[""]
     if exc.reason == "delete-marker":
-        return _delete_marker(exc, key)
+        return _delete_marker(exc, key, method)
+    if exc.reason == "version-id":
+        given = {"ArgumentName": "versionId", "ArgumentValue": getattr(exc, "version_id", "")}
+        return S3Error(code, "Invalid version id specified", fields=given)
     fields: dict[str, str] = {}
     if code in ("NoSuchBucket", "BucketNotEmpty", "BucketAlreadyExists", "BucketAlreadyOwnedByYou") and bucket:
         fields["BucketName"] = bucket
@@ -328,12 +334,12 @@ def from_error(exc: BaseException, *, bucket: str | None = None, key: str | None
     return S3Error(code, exc.message if tell and exc.message else None, fields=fields, headers=headers)
 
 
-def _delete_marker(exc: OstrakaError, key: str | None) -> S3Error:
+def _delete_marker(exc: OstrakaError, key: str | None, method: str) -> S3Error:
     headers = {"x-amz-delete-marker": "true"}
     version = getattr(exc, "version_id", None)
     if version:
         headers["x-amz-version-id"] = str(version)
     if getattr(exc, "named", False):
-        fields = {"Method": "GET", "ResourceType": "DeleteMarker"}
+        fields = {"Method": method, "ResourceType": "DeleteMarker"}
         return S3Error("MethodNotAllowed", fields=fields, headers=headers | {"allow": "DELETE"})
     return S3Error("NoSuchKey", fields={"Key": key} if key else None, headers=headers)

@@ -57,7 +57,7 @@ def authenticate(
         if query is None:
             query = parse_query(request.raw_query)
         version = _query_version(query)
-    if authorization is None:
+    if not authorization:  # an empty one carries nothing
         if version == 4 and query is not None:
             return sigv4.verify_query(request, query, lookup, now, limits)
         if version == 2 and query is not None:

@@ -105,7 +105,7 @@ def attributes_of(headers: Headers, limits: Limits) -> Attributes:
                 tag_set = tags.from_header(value, limits.tags_per_object_max)
             else:
                 _refuse(name, value)
-        elif name in KEPT and name not in kept:
+        elif name in KEPT and value and name not in kept:
             kept[name] = as_text(value)
     encoding = kept.get("content-encoding")
     if encoding is not None and "aws-chunked" in encoding:

@@ -107,7 +107,7 @@ Handler = Callable[[Call], Awaitable[Response]]
 def parse_number(name: str, text: str, low: int, high: int) -> int:
     """A whole number in decimal digits within [low, high]; raises InvalidArgument."""
     digits = text[1:] if text[:1] == "-" else text
-    if not (digits.isascii() and digits.isdecimal()) or len(digits) > 19:
+    if not (digits.isascii() and digits.isdecimal()) or len(digits) > 19 or int(digits) > max(high, INT_MAX):
         raise invalid(name, text, f"Provided {name} not an integer or within integer range")
     number = int(text)
     if not low <= number <= high:

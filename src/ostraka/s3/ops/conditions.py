@@ -5,8 +5,6 @@ first pair is 412; of the second pair 304 on a read, and 412 on the source of a 
 ignored. Writes know If-None-Match: * and If-Match only, and refuse the others by name.
 """
 
-from collections.abc import Sequence
-
 from ostraka.http import Headers
 from ostraka.objects.types import ObjectInfo, WriteConditions
 from ostraka.s3.errors import S3Error
@@ -102,7 +100,12 @@ def write_conditions(headers: Headers) -> WriteConditions:
         if none_match.strip() != "*":
             raise not_implemented("if-none-match", "only * is known on a write")
         return WriteConditions(if_none_match=True)
-    wanted: Sequence[str] = etags(match or "")
+    return WriteConditions(if_match=required_etags(match or ""))
+
+
+def required_etags(value: str) -> tuple[str, ...]:
+    """The entity tags of an If-Match; raises InvalidArgument when there is none."""
+    wanted = etags(value)
     if not wanted:
         raise S3Error("InvalidArgument", "If-Match names no entity tag", fields={"ArgumentName": "If-Match"})
-    return WriteConditions(if_match=tuple(wanted))
+    return wanted

@@ -5,7 +5,7 @@ import binascii
 import zlib
 
 from ostraka.http import Response
-from ostraka.objects.types import ListPage, VersionPage
+from ostraka.objects.types import BadVersionId, ListPage, VersionPage
 from ostraka.s3.ops import documents as doc
 from ostraka.s3.ops.call import Call, invalid, parse_number
 from ostraka.s3.xml import common_prefixes, contents, list_result, versions
@@ -55,13 +55,19 @@ def _page(call: Call, prefix: str, delimiter: str, after: str, limit: int) -> Li
     return call.objects.list(call.bucket, prefix, delimiter, after, limit)
 
 
-def _head(call: Call, encoding: str, prefix: str, delimiter: str, limit: int) -> list[tuple[str, str | int | None]]:
+Head = list[tuple[str, str | int | None]]
+
+
+def _head(call: Call, encoding: str, prefix: str, delimiter: str, limit: int, place: Head, truncated: bool) -> Head:
+    """The elements before the rows in S3's order; ``place``: where the page begins and where the next one does."""
     return [
         ("Name", call.bucket),
         ("Prefix", doc.written(prefix, encoding)),
-        ("Delimiter", doc.written(delimiter, encoding) if delimiter else None),
+        *place,
         ("MaxKeys", limit),
+        ("Delimiter", doc.written(delimiter, encoding) if delimiter else None),
         ("EncodingType", encoding or None),
+        ("IsTruncated", truncated),
     ]
 
 
@@ -70,11 +76,10 @@ async def list_objects(call: Call) -> Response:
     encoding, limit = encoding_type(call), page_size(call, "max-keys")
     prefix, delimiter, marker = call.arg("prefix") or "", call.arg("delimiter") or "", call.arg("marker") or ""
     page = _page(call, prefix, delimiter, marker, limit)
-    head = _head(call, encoding, prefix, delimiter, limit)
-    head.append(("Marker", doc.written(marker, encoding)))
+    place: Head = [("Marker", doc.written(marker, encoding))]
     if page.truncated and delimiter:
-        head.append(("NextMarker", doc.written(page.next, encoding)))
-    head.append(("IsTruncated", page.truncated))
+        place.append(("NextMarker", doc.written(page.next, encoding)))
+    head = _head(call, encoding, prefix, delimiter, limit, place, page.truncated)
     return doc.document(
         list_result(
             "ListBucketResult",
@@ -90,16 +95,15 @@ async def list_objects_v2(call: Call) -> Response:
     encoding, limit = encoding_type(call), page_size(call, "max-keys")
     prefix, delimiter, start = call.arg("prefix") or "", call.arg("delimiter") or "", call.arg("start-after")
     given = call.arg("continuation-token")
-    after = (start or "") if given is None else read_token(given)
+    after = read_token(given) if given else start or ""  # an empty token is none, and is given back
     page = _page(call, prefix, delimiter, after, limit)
-    head = _head(call, encoding, prefix, delimiter, limit)
-    head += [
-        ("KeyCount", len(page.entries) + len(page.prefixes)),
-        ("IsTruncated", page.truncated),
+    place: Head = [
         ("ContinuationToken", given),
         ("NextContinuationToken", token(page.next) if page.truncated else None),
         ("StartAfter", doc.written(start, encoding) if start else None),
+        ("KeyCount", len(page.entries) + len(page.prefixes)),
     ]
+    head = _head(call, encoding, prefix, delimiter, limit, place, page.truncated)
     owners = (call.arg("fetch-owner") or "").lower() == "true"
     return doc.document(
         list_result(
@@ -124,13 +128,15 @@ async def list_object_versions(call: Call) -> Response:
         call.bucket_info()
         page = VersionPage((), (), False)
     else:
-        page = call.objects.list_versions(call.bucket, prefix, delimiter, key, version or "", limit)
-    head = _head(call, encoding, prefix, delimiter, limit)
-    head += [("KeyMarker", doc.written(key, encoding)), ("VersionIdMarker", version or "")]
+        try:
+            page = call.objects.list_versions(call.bucket, prefix, delimiter, key, version or "", limit)
+        except BadVersionId as e:
+            raise invalid("version-id-marker", e.version_id, "Invalid version id specified") from e
+    place: Head = [("KeyMarker", doc.written(key, encoding)), ("VersionIdMarker", version or "")]
     if page.truncated:
-        head.append(("NextKeyMarker", doc.written(page.next_key, encoding)))
-        head.append(("NextVersionIdMarker", page.next_version or None))
-    head.append(("IsTruncated", page.truncated))
+        place.append(("NextKeyMarker", doc.written(page.next_key, encoding)))
+        place.append(("NextVersionIdMarker", page.next_version or None))
+    head = _head(call, encoding, prefix, delimiter, limit, place, page.truncated)
     return doc.document(
         list_result(
             "ListVersionsResult",

@@ -7,7 +7,7 @@ from typing import Any
 
 from ostraka.errors import Absent, Invalid
 from ostraka.http import Response
-from ostraka.objects.types import CompletePart, Digested, PartInfo, Upload, UploadPage
+from ostraka.objects.types import CompletePart, Digested, PartInfo, PartRefused, Upload, UploadPage
 from ostraka.s3 import checksums
 from ostraka.s3.checksums import ALGORITHMS, BY_HEADER, COMPOSITE, FULL_OBJECT
 from ostraka.s3.digests import Digests, Expected
@@ -39,6 +39,12 @@ def _upload_id(call: Call) -> str:
     return call.arg("uploadId") or ""
 
 
+def _half_named(call: Call) -> S3Error:
+    """A PUT that names a part but no upload, or an upload but no part."""
+    has, lacks = ("uploadId", "partNumber") if call.arg("uploadId") else ("partNumber", "uploadId")
+    return invalid(has, call.arg(has) or "", f"This operation does not accept {has} without {lacks}")
+
+
 def _part_number(call: Call) -> int:
     text = call.arg("partNumber") or ""
     try:
@@ -55,6 +61,8 @@ def _checksum_headers(values: Any) -> list[tuple[str, str]]:
 async def upload_part(call: Call) -> Response:
     """Store a part; a part of the same number is replaced."""
     refuse_unbuilt(call.headers)
+    if not (call.arg("uploadId") and call.arg("partNumber")):
+        raise _half_named(call)
     number, upload_id = _part_number(call), _upload_id(call)
     upload = call.objects.upload(call.bucket, call.key, upload_id)
     source, digest = open_part(call, upload.checksum_algorithm)
@@ -113,22 +121,47 @@ async def complete_multipart_upload(call: Call) -> Response:
         if e.reason != "upload":
             raise
         upload = None  # completed already, perhaps: the core knows, and repeats its answer
+    if upload is not None and upload.checksum_type == COMPOSITE:
+        _require_checksums(upload, parts)
     text = "".join(f"{p.number}:{p.etag};" for p in parts)
-    info = await call.objects.complete_upload(
-        call.bucket,
-        call.key,
-        upload_id,
-        parts,
-        _Assemble(call, upload, kind.upper() if kind else ""),
-        conditions=conditions,
-        replay=replay_of(call, f"{upload_id}:{text}"),
-        size=parse_number("x-amz-mp-object-size", size, 0, call.limits.object_size_max) if size else None,
-    )
+    try:
+        info = await call.objects.complete_upload(
+            call.bucket,
+            call.key,
+            upload_id,
+            parts,
+            _Assemble(call, upload, kind.upper() if kind else ""),
+            conditions=conditions,
+            replay=replay_of(call, f"{upload_id}:{text}"),
+            size=parse_number("x-amz-mp-object-size", size, 0, call.limits.object_size_max) if size else None,
+        )
+    except PartRefused as e:
+        raise _part_refused(call, upload_id, e) from e
     path = call.request.raw_path.decode("ascii", "replace")
     place = f"{call.request.scheme}://{call.headers.get('host') or ''}{path}"
     value = {"Location": place, "Bucket": call.bucket, "Key": call.key, "ETag": doc.quoted(info.etag)}
     sums = doc.checksums(info.checksums, info.checksum_type)
     return doc.answer(call, {**value, **sums}, version_headers(info))
+
+
+def _part_refused(call: Call, upload_id: str, error: PartRefused) -> S3Error:
+    named = {"PartNumber": str(error.number), "ETag": error.etag}
+    if error.reason == "part-small":
+        small = {"ProposedSize": str(error.size), "MinSizeAllowed": str(call.limits.part_size_min)}
+        return S3Error("EntityTooSmall", fields=small | named)
+    return S3Error("InvalidPart", fields={"UploadId": upload_id} | named)
+
+
+def _require_checksums(upload: Upload, parts: Sequence[CompletePart]) -> None:
+    """A composite checksum is made of the parts' checksums, and the request must name each of them."""
+    for part in parts:
+        if upload.checksum_algorithm not in part.checksums:
+            name = upload.checksum_algorithm.lower()
+            message = (
+                f"The upload was created using a {name} checksum. The complete request must include the checksum for "
+                f"each part. It was missing for part {part.number} in the request."
+            )
+            raise S3Error("InvalidRequest", message)
 
 
 def _complete_part(part: dict[str, Any]) -> CompletePart:

@@ -1,10 +1,16 @@
-"""PutObject: the hot way in. And CopyObject, which moves no bytes."""
+"""PutObject: the hot way in. And CopyObject, which moves no bytes.
+
+A copy shares the bytes of its source. Those of a multipart object are read once, because S3 gives its copy the etag
+and the checksum of an object that was put whole.
+"""
+
+import asyncio
 
 from ostraka.errors import Absent
 from ostraka.http import Response
 from ostraka.objects.types import Account, Attributes, DeleteMarker, Digested, ObjectInfo, Replay
 from ostraka.s3.address import copy_source
-from ostraka.s3.checksums import ALGORITHMS
+from ostraka.s3.checksums import ALGORITHMS, DEFAULT
 from ostraka.s3.digests import Digests, Expected
 from ostraka.s3.errors import S3Error
 from ostraka.s3.ops import documents as doc
@@ -15,6 +21,7 @@ from ostraka.s3.ops.payloads import declared_body, open_body
 
 INVOCATION = "amz-sdk-invocation-id"
 INVOCATION_MAX = 128
+HASH_INLINE_MAX = 64 * 1024  # bytes that are hashed on the loop; more would keep other requests waiting
 
 
 def replay_of(call: Call, body: str) -> Replay | None:
@@ -121,7 +128,9 @@ async def copy_object(call: Call) -> Response:
         given.tags if tagging == "REPLACE" else kept.tags,
     )
     digested = None
-    if algorithm and algorithm not in source.checksums:
+    if source.part_count:  # the copy is one piece: its etag is the MD5, its checksum one of all bytes
+        digested = await _digest_again(call, source, algorithm or next(iter(source.checksums), DEFAULT))
+    elif algorithm and algorithm not in source.checksums:
         digested = await _digest_again(call, source, algorithm)
     info = await call.objects.copy(
         source, call.bucket, call.key, attributes,
@@ -146,18 +155,22 @@ def _wanted_algorithm(call: Call) -> str:
 
 
 async def _digest_again(call: Call, source: ObjectInfo, algorithm: str) -> Digested:
-    """Read the source to compute a checksum that it does not have; its etag stays."""
+    """Read the source to compute what it does not have: the MD5 of all its bytes, a checksum."""
     digest = Digests(Expected(), algorithm=algorithm)
+    loop = asyncio.get_running_loop()
     version = source.version_id if source.versioned else None
     reader = call.objects.open(source.bucket, source.key, version)
     try:
         if reader.info.etag != source.etag or reader.info.size != source.size:
             raise S3Error("ConditionalRequestConflict", "The source of the copy changed while it was read.")
         async for piece in reader.read():
-            digest.update(piece)
+            if len(piece) > HASH_INLINE_MAX:
+                await loop.run_in_executor(None, digest.update, piece)
+            else:
+                digest.update(piece)
     finally:
         reader.close()
-    return Digested(source.etag, digest.finish().checksums, "FULL_OBJECT")
+    return digest.finish()
 
 
 HANDLERS = {"PutObject": put_object, "CopyObject": copy_object}
