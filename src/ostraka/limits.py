@@ -17,7 +17,7 @@ class Limits:
     """All bounds; a field's comment says who relies on it."""
 
     # -- data path (chunks/, pools/, segments/); the first two were chosen by bench/thresholds.py
-    inline_size_max: int = 2 * KIB  # a body up to this rides in the state
+    inline_size_max: int = 4 * KIB  # a body up to this rides in the state
     pack_size_max: int = 128 * KIB  # a body up to this is packed with others; above it is cut into chunks
     chunk_size: int = 4 * MIB  # plaintext of one chunk (fixed cut)
     frame_size: int = 128 * KIB  # plaintext of one frame

@@ -27,7 +27,7 @@ from ostraka.testing.powercut import PowerCutDisk, missing
 from ostraka.testing.processes import ServerFailed, ServerProcess
 
 BUCKET = "ledger"
-SIZES = (0, 900, 2 * KIB + 1, 20 * KIB, 128 * KIB + 1, 700 * KIB, 9 * MIB)  # inline, packed, chunked
+SIZES = (0, 900, 4 * KIB + 1, 20 * KIB, 128 * KIB + 1, 700 * KIB, 9 * MIB)  # inline, packed, chunked
 MULTIPART = 2 * PART_SIZE + 1
 LOAD_SIZES = (900, 20 * KIB, 300 * KIB, 5 * MIB)
 

@@ -30,7 +30,7 @@ from ostraka.store.operations import OPERATIONS
 from ostraka.store.store import Store, open_here
 from ostraka.testing.ledger import Content
 
-SIZES = (0, 900, 2 * KIB, 2 * KIB + 1, 20 * KIB, 128 * KIB, 128 * KIB + 1, 700 * KIB)
+SIZES = (0, 900, 4 * KIB, 4 * KIB + 1, 20 * KIB, 128 * KIB, 128 * KIB + 1, 700 * KIB)
 SMALL = replace(LIMITS, log_bytes_before_checkpoint=128 * KIB, segment_size_max=4 * MIB, collect_grace_seconds=0.0)
 BUCKET = "power"
 WITHOUT = os.environ.get("OSTRAKA_TEST_WITHOUT_SYNC", "")

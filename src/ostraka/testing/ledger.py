@@ -19,7 +19,7 @@ KIB = 1 << 10
 MIB = 1 << 20
 # on both sides of: inline, packed, chunked, several chunks, slices embedded in the version, a manifest of its own
 SIZES = (
-    *(0, 1, 2 * KIB - 1, 2 * KIB, 2 * KIB + 1, 9 * KIB, 100 * KIB),
+    *(0, 1, 4 * KIB - 1, 4 * KIB, 4 * KIB + 1, 9 * KIB, 100 * KIB),
     *(128 * KIB - 1, 128 * KIB, 128 * KIB + 1, 300 * KIB, 4 * MIB - 1, 4 * MIB, 4 * MIB + 1, 9 * MIB),
 )
 LARGE_SIZES = (16 * MIB + 1, 21 * MIB)
