@@ -1,50 +1,58 @@
-"""Which sizes ride inline, are packed, or are cut into chunks: what each way costs, end to end below the doors.
+"""Where "tiny" and "small" end: what a PUT and a GET cost inline, packed and chunked, from 1 to 256 KiB.
 
-    python bench/thresholds.py [--rounds 5] [--dir DIR] [--disks 1|6]
+    python bench/thresholds.py [--seconds 1.0] [--directory DIR] [--disks 1] [--clients 32] [--rounds 3]
 
-For bodies around each threshold the same objects are stored and read with the threshold above and below their size, in
-interleaved rounds, on a real store of a real disk, 32 at a time. Told are the medians: operations a second,
-microseconds of CPU of the whole process for each, and how many bytes of files one object adds. What rides inline is
-written m+1 times in full and again with every snapshot of the state; what is packed is written (k+m)/k times.
+A whole store in this process, without HTTP, every acknowledgement durable. Bodies are random: what compresses is
+smaller wherever it is put. Written bytes are counted by the kernel (/proc/self/io), so the state's log and copies
+are in them. The three ways take turns within each round, so that a busy machine is busy for all of them; the median of
+the rounds is printed. limits.inline_size_max and limits.pack_size_max are chosen from what this prints.
 """
 
 import argparse
 import asyncio
 import hashlib
-import random
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import uvloop
 
 from ostraka.host import Buffer
-from ostraka.limits import KIB, LIMITS, Limits
+from ostraka.limits import KIB, LIMITS, MIB, Limits
 from ostraka.objects.types import Attributes, Digested
-from ostraka.store.store import Store, open_here
+from ostraka.store.store import open_here
 
-BUCKET, CLIENTS = "thresholds", 32
-INLINE_SIZES = [256, 512, KIB, 2 * KIB, 4 * KIB, 8 * KIB]
-PACK_SIZES = [32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB]
+WAYS = {
+    "inline": replace(LIMITS, inline_size_max=512 * KIB, pack_size_max=512 * KIB),
+    "packed": replace(LIMITS, inline_size_max=0, pack_size_max=512 * KIB),
+    "chunked": replace(LIMITS, inline_size_max=0, pack_size_max=0),
+}
+SIZES = [n * KIB for n in (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256)]
 
 
-class Body:
-    """A body that is all here, and its digest."""
+class Here:
+    """A body that is here already."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.length: int | None = len(data)
-        self._hash = hashlib.md5(usedforsecurity=False)
+    def __init__(self, body: bytes) -> None:
+        self.length: int | None = len(body)
+        self._body: bytes | None = body
+
+    def read_now(self) -> Buffer | None:
+        body, self._body = self._body, None
+        return body
 
     async def read_into(self, view: memoryview) -> int:
         return 0
 
-    def read_now(self) -> Buffer | None:
-        return self._data
+
+class Md5:
+    """What every PUT has to compute."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.md5(usedforsecurity=False)
 
     def update(self, data: Buffer) -> None:
         self._hash.update(data)
@@ -53,103 +61,91 @@ class Body:
         return Digested(self._hash.hexdigest())
 
 
-class Way:
-    """One store with one setting, and what its rounds came to."""
-
-    def __init__(self, name: str, size: int, store: Store, where: Path) -> None:
-        self.name, self.size, self.store, self.where = name, size, store, where
-        self.puts: list[tuple[float, float]] = []
-        self.gets: list[tuple[float, float]] = []
-        self.bytes_each = 0.0
-        self._made = 0
-
-    async def round(self, count: int) -> None:
-        before, first = _allocated(self.where), self._made
-        bodies = [random.randbytes(self.size) for _ in range(16)]
-        numbers = iter(range(first, first + count))
-        self._made += count
-
-        async def write() -> None:
-            for n in numbers:
-                body = Body(bodies[n % 16][8:] + n.to_bytes(8, "big"))  # no two alike: chunks would be deduplicated
-                await self.store.objects.put(BUCKET, f"k{n:08d}", body, body, Attributes(), owner="root")
-
-        async def read() -> None:
-            for n in numbers:
-                reader = self.store.objects.open(BUCKET, f"k{n:08d}")
-                try:
-                    data = reader.read_now(0, self.size)
-                    size = len(data) if data is not None else sum([len(p) async for p in reader.read(0, self.size)])
-                finally:
-                    reader.close()
-                assert size == self.size
-
-        self.puts.append(await _timed(write, count))
-        self.bytes_each = (_allocated(self.where) - before) / count
-        numbers = iter(range(first, first + count))
-        await read()  # from the disk into the page cache
-        numbers = iter(range(first, first + count))
-        self.gets.append(await _timed(read, count))
+def written() -> int:
+    for line in Path("/proc/self/io").read_text().splitlines():
+        if line.startswith("write_bytes:"):
+            return int(line.split()[1])
+    return 0
 
 
-async def _timed(work: Callable[[], Coroutine[None, None, None]], count: int) -> tuple[float, float]:
-    """(operations a second, microseconds of CPU each)."""
-    began, cpu = time.perf_counter(), time.process_time()
-    await asyncio.gather(*[work() for _ in range(CLIENTS)])
-    return count / (time.perf_counter() - began), (time.process_time() - cpu) / count * 1e6
+async def measure(
+    directory: Path, disks: int, limits: Limits, size: int, clients: int, seconds: float
+) -> tuple[float, ...]:
+    """(PUT/s, CPU us a PUT, written bytes a body byte, GET/s, CPU us a GET) in a fresh store."""
+    paths = [directory / f"disk{n}" for n in range(disks)]
+    async with open_here(paths, limits=limits) as store:
+        objects = store.objects
+        await objects.start()
+        await objects.create_bucket("bench", "root", "us-east-1")
+        attributes, body = Attributes(), bytearray(os.urandom(size))
+        keys: list[str] = []
+
+        async def put() -> None:
+            key = f"object-{len(keys):08}"
+            keys.append(key)
+            content = key.encode() + body[len(key) :]  # no two alike
+            await objects.put("bench", key, Here(bytes(content)), Md5(), attributes, owner="root")
+
+        async def get() -> None:
+            reader = objects.open("bench", keys[hash(time.perf_counter()) % len(keys)])
+            found = reader.read_now(0, size)
+            if found is None:
+                async for _ in reader.read():
+                    pass
+            reader.close()
+
+        results: list[float] = []
+        for work in (put, get):
+            done, before = 0, written()
+            began, cpu = time.perf_counter(), time.process_time()
+            stop = began + seconds
+
+            async def client() -> None:
+                nonlocal done
+                while time.perf_counter() < stop:  # noqa: B023
+                    await work()  # noqa: B023
+                    done += 1
+                    if done % 64 == 0:
+                        await asyncio.sleep(0)
+
+            await asyncio.gather(*(client() for _ in range(clients)))
+            elapsed, used = time.perf_counter() - began, time.process_time() - cpu
+            results += [done / elapsed, used / done * 1e6]
+            if work is put:
+                results.append((written() - before) / (done * size))
+        return tuple(results)
 
 
-def _allocated(where: Path) -> int:
-    """Bytes of segments and logs; what is derived from them (indexes) is left out."""
-    found = [*where.rglob("segments/*"), *where.rglob("state/*")]
-    return sum(path.stat().st_size for path in found if path.is_file())
-
-
-@asynccontextmanager
-async def opened(where: Path, disks: int, limits: Limits) -> AsyncIterator[Store]:
-    async with open_here([where / f"disk{n}" for n in range(disks)], limits=limits) as store:
-        await store.objects.start()
-        await store.objects.create_bucket(BUCKET, "root", "us-east-1")
-        yield store
-
-
-async def compare(size: int, ways: dict[str, Limits], disks: int, rounds: int, where: Path) -> None:
-    count = max(64, min(2000, (32 << 20) // size))
-    with tempfile.TemporaryDirectory(prefix="ostraka-thresholds-", dir=where) as made:
-        stores = {name: opened(Path(made) / name, disks, limits) for name, limits in ways.items()}
-        running = [Way(name, size, await store.__aenter__(), Path(made) / name) for name, store in stores.items()]
-        for _ in range(rounds):
-            for way in running:
-                await way.round(count)
-        for way in running:
-            put, put_cpu = (statistics.median(column) for column in zip(*way.puts, strict=True))
-            get, get_cpu = (statistics.median(column) for column in zip(*way.gets, strict=True))
+async def run(arguments: argparse.Namespace) -> None:
+    print(f"{'':9}{'':>9}{'PUT/s':>9}{'us CPU':>8}{'MB/s':>7}{'written':>9}{'GET/s':>9}{'us CPU':>8}")
+    for size in SIZES:
+        rounds: dict[str, list[tuple[float, ...]]] = {way: [] for way in WAYS}
+        for _ in range(arguments.rounds):
+            for way, limits in WAYS.items():
+                with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
+                    found = await measure(
+                        Path(directory), arguments.disks, limits, size, arguments.clients, arguments.seconds
+                    )
+                    rounds[way].append(found)
+        for way, found_all in rounds.items():
+            puts, put_cpu, amplified, gets, get_cpu = (
+                statistics.median(column) for column in zip(*found_all, strict=True)
+            )
             print(
-                f"{disks} disks {size:>8} B {way.name:7} PUT {put:8,.0f}/s {put_cpu:7.1f} us CPU   "
-                f"GET {get:8,.0f}/s {get_cpu:7.1f} us CPU   {way.bytes_each:10,.0f} B stored",
+                f"{size // KIB:4} KiB {way:>9}{puts:9.0f}{put_cpu:8.0f}{puts * size / MIB:7.0f}"
+                f"{amplified:8.2f}x{gets:9.0f}{get_cpu:8.0f}",
                 flush=True,
             )
-        for store in stores.values():
-            await store.__aexit__(None, None, None)
-
-
-async def run(rounds: int, where: Path, disks: int) -> None:
-    for size in INLINE_SIZES:
-        ways = {"inline": replace(LIMITS, inline_size_max=size), "packed": replace(LIMITS, inline_size_max=size - 1)}
-        await compare(size, ways, disks, rounds, where)
-    for size in PACK_SIZES:
-        ways = {"packed": replace(LIMITS, pack_size_max=size), "chunk": replace(LIMITS, pack_size_max=size - 1)}
-        await compare(size, ways, disks, rounds, where)
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--disks", type=int, choices=(1, 6), help="one directory, or 4+2 on six; both by default")
-    options.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="a directory on a real disk")
-    chosen = options.parse_args()
-    for disks in [chosen.disks] if chosen.disks else [1, 6]:
-        uvloop.run(run(chosen.rounds, chosen.dir, disks))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--directory", default=None, help="where stores are made; a disk, not a tmpfs")
+    parser.add_argument("--disks", type=int, default=1)
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3)
+    uvloop.run(run(parser.parse_args()))
 
 
 if __name__ == "__main__":
