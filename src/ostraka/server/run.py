@@ -3,9 +3,11 @@
 import contextlib
 import logging
 import os
+import resource
 import socket
 import ssl
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -26,6 +28,10 @@ from ostraka.store.store import new_shared
 
 log = logging.getLogger("ostraka.server")
 
+DESCRIPTORS_OWN = 128  # of a process beside those of disks and clients
+DESCRIPTORS_PER_DISK = 32  # segments that are written, logs, indexes, directories
+CONNECTIONS_MIN = 64
+
 
 def run(config: ServeConfig, limits: Limits = LIMITS) -> int:
     """Serve until a signal; returns the exit status. Raises the errors of a start that cannot be."""
@@ -39,6 +45,7 @@ def run(config: ServeConfig, limits: Limits = LIMITS) -> int:
     check_access_log(config)
     count = config.workers or len(os.sched_getaffinity(0))
     paths = [Path(d).absolute() for d in config.directories]
+    limits = within_descriptors(limits, len(paths))
     with contextlib.ExitStack() as stack:
         stack.enter_context(hold(paths, Host(), make=not config.existing))
         sockets = _listen(config, address, port, count)
@@ -47,6 +54,22 @@ def run(config: ServeConfig, limits: Limits = LIMITS) -> int:
         shared = new_shared(count + 1, METRICS)
         url = _url(config, address, sockets[0].getsockname()[1])
         return _Service(config, paths, shared, sockets, tls, limits, url).supervisor.run()
+
+
+def within_descriptors(limits: Limits, disks: int) -> Limits:
+    """Take as many file descriptors as the system allows, and of clients no more than leave enough for the disks."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return limits
+    own = DESCRIPTORS_OWN + disks * (limits.segment_files_open_max + DESCRIPTORS_PER_DISK)
+    clients = max(CONNECTIONS_MIN, (allowed - own) // 2)  # as many again may be on their way out
+    if clients >= limits.connections_max:
+        return limits
+    log.warning("%d file descriptors: each worker takes %d clients at most (ulimit -n)", allowed, clients)
+    return replace(limits, connections_max=clients)
 
 
 class _Service:
