@@ -2,8 +2,10 @@
 
 A lane's calls answer on the event loop. Small writes that arrive while a thread is busy are taken together by the
 next one: one append, one sync, one wake-up of the loop for all of them. A call that takes longer than
-``limits.disk_seconds_max`` is answered with TimeoutError (an OSError, like every other failure of a device); its
-thread is left to its fate.
+``limits.disk_seconds_max`` is answered with TimeoutError (an OSError, like every other failure of a device). If a
+thread has it, that thread is left to its fate, and so is the memory; if none has, it is taken back. While all threads
+of a lane hang, nothing more is queued behind them. Time that this process did not run (it was stopped, or its machine
+was) is not held against a disk.
 """
 
 import asyncio
@@ -23,12 +25,13 @@ T = TypeVar("T")
 _BATCH_SHARDS_MAX: Final = 256
 _BATCH_BYTES_MAX: Final = 1 << 20
 _TEND_SECONDS: Final = 10.0
+_TICKS: Final = 8  # how often, in the time that a call may take, it is looked whether one has taken too long
 
 
 class _Call:
     """One call on its way: what to do, or which shard to write, and who waits for it."""
 
-    __slots__ = ("done", "future", "run", "shard", "size", "started")
+    __slots__ = ("done", "future", "hangs", "leads", "run", "shard", "size", "started", "token")
 
     def __init__(
         self,
@@ -45,6 +48,16 @@ class _Call:
         self.shard = shard
         self.size = size
         self.done = done  # on the loop, when the thread has let go of the caller's memory
+        self.token = [None]  # who pops it decides: a thread (it runs) or the loop (it never will)
+        self.leads = False  # the first of those that a thread took together
+        self.hangs = False  # a thread has it, and for too long
+
+    def claim(self) -> bool:
+        try:
+            self.token.pop()
+        except IndexError:
+            return False
+        return True
 
 
 class Lane:
@@ -61,6 +74,10 @@ class Lane:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pending: dict[_Call, None] = {}  # in the order they came
         self._watch: asyncio.TimerHandle | None = None
+        self._period = seconds_max / _TICKS
+        self._observed = 0.0  # seconds that this process saw pass while calls were under way
+        self._ticked = 0.0
+        self._hanging = 0  # threads in a call that took too long
 
     def call(self, run: Callable[[], T], done: Callable[[], None] | None = None) -> "asyncio.Future[T]":
         """Run in a thread. ``done`` is called when the thread has finished, even if nobody waits any more."""
@@ -81,23 +98,35 @@ class Lane:
             self._threads.append(thread)
             thread.start()
         future: asyncio.Future[Any] = loop.create_future()
-        call = _Call(future, self._clock.monotonic(), run, shard, size, done)
+        if self._hanging >= self._threads_max:
+            future.set_exception(TimeoutError(f"{self._name}: hangs"))
+            if done is not None:
+                done()
+            return future
+        call = _Call(future, self._observed + self._period, run, shard, size, done)
         self._pending[call] = None
         self._queue.put(call)
         if self._watch is None:
-            self._watch = loop.call_later(self._seconds_max, self._look)
+            self._ticked = self._clock.monotonic()
+            self._watch = loop.call_later(self._period, self._look)
         return future
 
     def _work(self) -> None:
         queue = self._queue
         loop = self._loop
         assert loop is not None, "threads start with the first call"
+        held: _Call | None = None
         while True:
-            call = queue.get()
+            call = held or queue.get()
+            held = None
             if call is None:
                 return
-            batch = [call]
-            ended = call.shard is not None and self._gather(batch)
+            if not call.claim():
+                continue
+            call.leads = True
+            batch, ended = [call], False
+            if call.shard is not None:
+                held, ended = self._gather(batch)
             answer, error = self._run(batch)
             try:
                 loop.call_soon_threadsafe(self._answer, batch, answer, error)
@@ -108,22 +137,23 @@ class Lane:
             if ended:
                 return
 
-    def _gather(self, batch: list[_Call]) -> bool:
-        """Add the small writes that wait already. True if the lane was told to end meanwhile."""
+    def _gather(self, batch: list[_Call]) -> tuple[_Call | None, bool]:
+        """Add the small writes that wait already. The call that came next if it is no write: it has its own turn,
+        and the next one, lest those that keep coming pass it by; and whether the lane was told to end."""
         size = batch[0].size
         while size < _BATCH_BYTES_MAX and len(batch) < _BATCH_SHARDS_MAX:
             try:
                 more = self._queue.get_nowait()
             except Empty:
-                return False
+                break
             if more is None:
-                return True
-            if more.run is not None:  # not a write: it has its own turn
-                self._queue.put(more)
-                return False
-            batch.append(more)
-            size += more.size
-        return False
+                return None, True
+            if more.shard is None:
+                return more, False
+            if more.claim():
+                batch.append(more)
+                size += more.size
+        return None, False
 
     def _run(self, batch: Sequence[_Call]) -> tuple[Any, BaseException | None]:
         try:
@@ -139,6 +169,7 @@ class Lane:
     def _answer(self, batch: Sequence[_Call], answer: Any, error: BaseException | None) -> None:
         for call in batch:
             self._pending.pop(call, None)
+            self._hanging -= call.hangs
             if not call.future.done():
                 if error is None:
                     call.future.set_result(answer)
@@ -151,17 +182,26 @@ class Lane:
         """Answer what has taken too long; come again only while something is under way."""
         self._watch = None
         now = self._clock.monotonic()
-        next_due = None
+        self._observed += min(now - self._ticked, 1.5 * self._period)
+        self._ticked = now
         for call in list(self._pending):
-            due = call.started + self._seconds_max
-            if due > now:
-                next_due = due
+            if call.started + self._seconds_max > self._observed:
                 break
-            if not call.future.done():
-                call.future.set_exception(TimeoutError(f"{self._name}: no answer in {self._seconds_max} seconds"))
-            del self._pending[call]
-        if next_due is not None and self._loop is not None:
-            self._watch = self._loop.call_later(next_due - now, self._look)
+            self._too_late(call)
+        if self._pending and self._loop is not None:
+            self._watch = self._loop.call_later(self._period, self._look)
+
+    def _too_late(self, call: _Call) -> None:
+        del self._pending[call]
+        if not call.future.done():
+            call.future.set_exception(TimeoutError(f"{self._name}: no answer in {self._seconds_max} seconds"))
+        if not call.claim():
+            call.hangs = call.leads
+            self._hanging += call.hangs
+            return
+        call.run = call.shard = None  # no thread will have it: what it holds is the caller's again
+        if call.done is not None:
+            call.done()
 
     def close(self, seconds: float = 5.0) -> None:
         """End the threads after what is queued; one that hangs is not waited for longer than told."""
