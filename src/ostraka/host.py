@@ -223,7 +223,7 @@ class SystemFiles:
                 raise InUse(
                     f"{path.parent} is in use by process {holder}; stop it, or talk to it through its endpoint"
                 ) from None
-            with contextlib.suppress(OSError):  # a full disk: the lock is ours, and only the next one's message lacks it
+            with contextlib.suppress(OSError):  # on a full disk: only the message for the next one lacks it
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
             yield

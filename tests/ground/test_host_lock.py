@@ -16,8 +16,7 @@ def test_a_full_disk_keeps_nobody_from_holding_the_lock(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "pwrite", full)
     files = SystemFiles()
-    with files.lock(tmp_path / "lock"):
-        with pytest.raises(InUse), files.lock(tmp_path / "lock"):
-            pass
+    with files.lock(tmp_path / "lock"), pytest.raises(InUse), files.lock(tmp_path / "lock"):
+        pass
     with files.lock(tmp_path / "lock"):
         pass
