@@ -113,7 +113,10 @@ def load(store_id: bytes, disks: Iterable[Path], host: Host, root: tuple[str, st
         )
     for disk in lacking:
         log.warning("writing the store's keys anew to %s", disk / NAME)
-        write(found, [disk], host)
+        try:
+            write(found, [disk], host)
+        except OSError as e:  # the others have them; what is wrong with this disk will show
+            log.error("%s cannot be written: %s", disk / NAME, e)
     if root:
         return msgspec.structs.replace(found, root_access_key=root[0], root_secret_key=root[1], generated=False)
     return found

@@ -121,9 +121,14 @@ def discard_derived(disk: Path) -> None:
 
 def take_in(opening: openings.Opening, host: Host, shared: Shared) -> Membership:
     """Steps 2 and 3: a membership that says what is true now."""
-    for number, path in opening.stale.items():
+    for number, path in list(opening.stale.items()):
         log.warning("%s (disk %d) was away: its state copy and index are discarded, its shards verified", path, number)
-        discard_derived(path)
+        try:
+            discard_derived(path)
+        except OSError as e:  # it can be read and not be changed: as good as missing
+            opening.stale.pop(number)
+            opening.missing[number] = f"{path} was away, and what is outdated there cannot be removed: {e}"
+            opening.warnings.append(f"{opening.missing[number]}: it counts as missing")
     paths = opening.present | opening.stale
     members = Membership(
         opening.store_id, opening.epoch, {}, opening.present, host, shared.epoch, lock_path=shared.epoch_lock

@@ -15,13 +15,14 @@ import msgspec
 
 from ostraka.chunks.counters import METRICS as CHUNK_METRICS
 from ostraka.chunks.store import ChunkStore
-from ostraka.errors import OstrakaError, Unavailable
+from ostraka.errors import Full, OstrakaError, Unavailable
 from ostraka.host import Host
 from ostraka.jobs.damage import DamageJournal
 from ostraka.limits import LIMITS, Limits
 from ostraka.metrics import Board, Metric
 from ostraka.nodes.local import LocalDisk
 from ostraka.nodes.membership import Membership
+from ostraka.nodes.opening import Opening
 from ostraka.nodes.types import Disk
 from ostraka.objects.store import ObjectStore
 from ostraka.pools.pool import ErasurePool
@@ -94,17 +95,6 @@ class Store:
             executor=self.threads,
         )
         self.objects.core.room = self._room
-        self.objects.core.room = self._room
-
-    def _room(self) -> None:
-        """Full while a disk that carries the state has no more room than deletes and compaction need (ENGINE 22)."""
-        for member in self.membership.epoch.members:
-            disk = self.disks.get(member.number) if member.state and member.up else None
-            if disk is not None:
-                try:
-                    disk.space.check(self.limits.reserve_writes)
-                except OSError:
-                    continue  # a disk on its way out: the commit finds out
 
     def _room(self) -> None:
         """Full while a disk that carries the state has no more room than deletes and compaction need (ENGINE 22)."""
@@ -167,23 +157,7 @@ def open_owner(
     host = host or Host()
     opening, keys, formatted = survey_and_judge(paths, ec, existing, root, host)
     members = take_in(opening, host, shared)
-    epoch = members.epoch
-    copies = [
-        Copy(d.disk_id, members.paths[d.number] / STATE)
-        for d in epoch.members
-        if d.up and d.state and d.number in opening.present
-    ]
-    index = copies[0].path.parent / INDEX
-    state = open_state_owner(
-        host,
-        opening.store_id,
-        copies,
-        index,
-        epoch=epoch.number,
-        on_copy_failed=_evict_by_id(members),
-        limits=limits,
-        accept_loss=accept_loss,
-    )
+    state, index = _recover_state(opening, members, host, limits, accept_loss=accept_loss)
     recovered = Recovered(
         store_id=opening.store_id,
         epoch=members.epoch,
@@ -195,6 +169,41 @@ def open_owner(
         warnings=opening.warnings,
     )
     return _assemble(recovered, members, state, shared, row, host, limits, owner=True)
+
+
+def _recover_state(
+    opening: Opening, members: Membership, host: Host, limits: Limits, *, accept_loss: bool
+) -> tuple[EmbeddedState, Path]:
+    """The state of the copies that are current, and where its index is: on the first of their disks that takes it."""
+
+    def current() -> list[int]:  # an attempt may call disks down
+        return [d.number for d in members.epoch.members if d.up and d.state and d.number in opening.present]
+
+    tried: set[int] = set()
+    while True:
+        carriers, epoch = current(), members.epoch
+        place = next(number for number in carriers if number not in tried)
+        tried.add(place)
+        index = members.paths[place] / INDEX
+        ids = {d.number: d.disk_id for d in epoch.members}
+        try:
+            state = open_state_owner(
+                host,
+                opening.store_id,
+                [Copy(ids[number], members.paths[number] / STATE) for number in carriers],
+                index,
+                epoch=epoch.number,
+                on_copy_failed=_evict_by_id(members),
+                limits=limits,
+                accept_loss=accept_loss,
+            )
+        except (OSError, OstrakaError) as e:
+            of_the_place = isinstance(e, OSError | Full) or e.reason == "state_index"
+            if not of_the_place or tried.issuperset(current()):
+                raise
+            log.error("%s cannot hold the index of the state: %s", index, e)
+        else:
+            return state, index
 
 
 def open_worker(recovered: Recovered, shared: Shared, row: int, host: Host, limits: Limits = LIMITS) -> Store:
