@@ -1,4 +1,4 @@
-"""A disk that can be read and not written, or is full, is one of the m that may be lost: the store starts without it."""
+"""A disk that can be read and not written, or is full, is one of the m that may be lost: stores start without it."""
 
 import asyncio
 import errno
@@ -11,7 +11,7 @@ from ostraka.host import File, Host, SystemFiles
 from ostraka.nodes import superblock
 from ostraka.state import Mutation, Put
 from ostraka.store import keys
-from ostraka.store.store import open_here
+from ostraka.store.store import Store, open_here
 
 
 class Unwritable(SystemFiles):
@@ -96,16 +96,12 @@ def test_a_disk_that_was_away_and_cannot_be_cleared_counts_as_missing(
         kept_now.rmdir()
     kept.rename(paths[0])
 
-    from ostraka.store import recovery
-
     def cannot(path: Path) -> None:
         raise OSError(error, "cannot be written", str(path))
 
-    monkeypatch.setattr(recovery.shutil, "rmtree", cannot)
+    monkeypatch.setattr("shutil.rmtree", cannot)
 
     def check(store: object) -> None:
-        from ostraka.store.store import Store
-
         assert isinstance(store, Store)
         assert not store.membership.epoch.members[0].up
 
