@@ -54,7 +54,7 @@ def test_its_log_is_json_too(tmp_path: Path) -> None:
         (["S", "--tls-cert", "/etc/hostname", "--tls-key", "/etc/hostname"], {}, "--tls-cert /etc/hostname", 2),
         (["S", "--access-log", "/absent/access.log"], {}, "--access-log /absent/access.log", 2),
         (["S", "--config", "/absent.toml"], {}, "/absent.toml", 2),
-        (["S", "--existing"], {}, "--existing", 1),
+        (["S", "--existing"], {}, "there is no store in", 1),
         (["S", "S"], {}, "named twice", 2),
         (["S", "S/nested"], {}, "nested lies inside", 2),
         (["/etc/hostname"], {}, "/etc/hostname is not a directory", 1),
