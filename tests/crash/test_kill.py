@@ -4,22 +4,23 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ostraka.testing.ledger import Ledger, Load
+from ostraka.testing.ledger import SIZES, Ledger, Load
 from ostraka.testing.processes import ServerProcess
 
 BUCKET = "ledger"
 
 
-def fsck(disks: list[Path], *more: str) -> dict[str, Any]:
+def fsck(disks: list[Path], environment: Mapping[str, str]) -> dict[str, Any]:
     """`ostraka fsck --json`: the summary line; fails the test if it is not clean."""
-    command = [sys.executable, "-m", "ostraka", "fsck", *map(str, disks), "--json", *more]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "ostraka", "fsck", *map(str, disks), "--json"]
+    bare = {k: v for k, v in environment.items() if "_KEY" not in k}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=bare)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert done.returncode == 0, f"fsck: {done.stdout}\n{done.stderr}"
     result: dict[str, Any] = lines[-1]
@@ -31,25 +32,35 @@ def client_maker(server: ServerProcess) -> Callable[[], Any]:
     return lambda: server.client(retries={"max_attempts": 0}, read_timeout=60)
 
 
-def crash_loop(disks: list[Path], seed: int, rounds: int, *arguments: str) -> Ledger:
-    """Load, kill, restart, verify, as often as ``rounds`` says. Every third time the store is checked while down."""
+def crash_loop(
+    disks: list[Path],
+    seed: int,
+    rounds: int,
+    killed: Callable[[ServerProcess, int], None] = lambda server, turn: None,
+    sizes: Sequence[int] = SIZES,
+) -> Ledger:
+    """Load, kill, restart, verify, as often as ``rounds`` says. Every third time the store is checked while down.
+
+    ``killed`` is called while the server is down, with the turn.
+    """
     ledger = Ledger(BUCKET, seed)
-    server = ServerProcess(disks, "--workers", "2", *arguments)
+    server = ServerProcess(disks, "--workers", "2")
     with server:
         server.client().create_bucket(Bucket=BUCKET)
         for turn in range(rounds):
-            load = Load(ledger, client_maker(server))
+            load = Load(ledger, client_maker(server), sizes=sizes)
             target = ledger.acknowledged + 25
             load.start()
             wait_for(lambda target=target: ledger.acknowledged >= target, load)
             server.kill9()
             load.stop()
+            killed(server, turn)
             if turn % 3 == 2:
-                fsck(disks)
+                fsck(disks, server.environment)
             server.start()
             assert ledger.verify(server.client()) > 0
         assert server.terminate() == 0
-    fsck(disks)
+    fsck(disks, server.environment)
     return ledger
 
 

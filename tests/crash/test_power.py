@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.crash.test_kill import crash_loop
 
-from ostraka.testing.ledger import Content, Key
+from ostraka.testing.ledger import MIB, SIZES, Content, Key
 from ostraka.testing.powercut import PowerCutDisk, missing
+from ostraka.testing.processes import ServerProcess
 
 WRITER = str(Path(__file__).with_name("writer.py"))
 BOOTS = itertools.count()
@@ -108,3 +110,29 @@ def test_power_cuts_in_a_loop_lose_nothing_acknowledged(tmp_path: Path, seed: in
             computer.write(seed + turn, 40, 20 + 23 * turn)
             computer.verify()
         assert computer.acknowledged > 100
+
+
+def cut_loop(tmp_path: Path, seed: int, count: int, rounds: int) -> None:
+    """The loop of test_kill.py with the power cut each time, under the whole server."""
+    with contextlib.ExitStack() as stack:
+        disks = [stack.enter_context(PowerCutDisk(tmp_path / f"b{i}", tmp_path / f"d{i}")) for i in range(count)]
+
+        def cut(server: ServerProcess, turn: int) -> None:
+            for disk in disks:
+                disk.cut(seed + turn)
+            server.environment["OSTRAKA_TEST_BOOT_ID"] = f"boot-{next(BOOTS)}"
+
+        sizes = [size for size in SIZES if size <= 5 * MIB]
+        crash_loop([disk.path / "store" for disk in disks], seed, rounds, cut, sizes)
+
+
+@pytest.mark.timeout(300)
+def test_power_cuts_under_the_whole_server_lose_nothing_acknowledged(tmp_path: Path, seed: int) -> None:
+    cut_loop(tmp_path, seed, 3, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("count", [1, 6], ids=["1+0", "4+2"])
+def test_soak_power_cuts_under_the_whole_server(tmp_path: Path, seed: int, count: int) -> None:
+    cut_loop(tmp_path, seed, count, 30)
