@@ -180,7 +180,10 @@ def _check_blank(found: Sequence[Found], ec: tuple[int, int] | None, existing: b
             )
             raise Refused(f"{f.path} is not empty and is no Ostraka disk: {way_out}", reason="foreign")
         if f.kind == "unreadable":
-            raise Unavailable(f"{f.path} cannot be read: {f.error}", reason="unreadable")
+            raise Unavailable(
+                f"{f.path} cannot be read: {f.error}; bring the disk back, or restore that file from a backup",
+                reason="unreadable",
+            )
     if existing:
         raise Refused(
             f"there is no store in {', '.join(str(f.path) for f in found)}, and none was to be made "

@@ -21,6 +21,7 @@ from ostraka import errors
 from ostraka.errors import Invalid, OstrakaError, Unavailable
 from ostraka.limits import LIMITS, Limits
 from ostraka.store.operations import OPERATIONS, Progress
+from ostraka.store.rescue import open_for_repair
 from ostraka.store.store import Store, open_here
 
 log = logging.getLogger("ostraka.server")
@@ -178,8 +179,13 @@ def perform_here(
     """Carry out a command on a store that nobody serves, under its lock."""
 
     async def perform() -> dict[str, Any]:
+        if command == "fsck" and arguments.get("repair"):
+            async with open_for_repair(directories) as (store, findings):
+                result = await OPERATIONS[command](store, progress, **arguments)
+                result["findings"][:0] = [msgspec.to_builtins(finding) for finding in findings]
+                result["repaired"] += len(findings)
+                return result
         async with open_here(directories, existing=True) as store:
-            result: dict[str, Any] = await OPERATIONS[command](store, progress, **arguments)
-            return result
+            return await OPERATIONS[command](store, progress, **arguments)
 
     return asyncio.run(perform())

@@ -246,7 +246,11 @@ def build_index(
             _discard(files, index, path)
             note = error.message if isinstance(error, Corrupt) else str(error)
             scan.damage.append(DamageReport(scan.copy.disk, scan.snapshots[base.commit], note))
-            problem = Corrupt(f"the snapshot of commit {base.commit} verifies on no copy: {note}", reason="state")
+            problem = Corrupt(
+                f"the snapshot of commit {base.commit} verifies on no copy of the state: {note}. Restore a copy, or "
+                "repair from the index with fsck --repair",
+                reason="state",
+            )
         except lmdb.Error as error:
             _discard(files, index, path)
             raise Unavailable(f"the index of the state cannot be built: {error}", reason="state_index") from error
