@@ -5,8 +5,9 @@ never the supervisor. The first child, the owner, recovers the store, then runs 
 others. Workers start when it is ready. All are forked from here after the modules are imported: a start costs
 milliseconds, and what they share is shared.
 
-A worker that dies is replaced. One that dies of SIGBUS or SIGSEGV may have met a damaged index or a dead disk, and one
-that ends with `INDEX_LOST` says so: then all workers stop, the store is recovered once more, and they start again.
+A worker that dies is replaced. One that dies of SIGBUS, SIGSEGV or SIGABRT may have met a damaged index or a dead disk,
+and one that ends with `INDEX_LOST` says so: then all workers stop, the store is recovered once more, and they start
+again.
 """
 
 import contextlib
@@ -32,9 +33,10 @@ FAST_DEATH_SECONDS = 2.0  # a child that dies sooner than this after its start c
 FAST_DEATHS_MAX = 5
 MESSAGE_SIZE_MAX = 16 << 20  # of what a child says when it is ready
 BACKOFF_SECONDS_MAX = 10.0
-MEMORY_FAULTS = (-signal.SIGBUS, -signal.SIGSEGV)
+MEMORY_FAULTS = (-signal.SIGBUS, -signal.SIGSEGV, -signal.SIGABRT)  # LMDB aborts on a page that cannot be
 INDEX_LOST = 76  # exit status of a child that cannot use the state's index any more: as good as a memory fault
 PR_SET_PDEATHSIG = 1
+ENDING = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
 
 @dataclass(slots=True)
@@ -124,8 +126,10 @@ class Supervisor:
         """Start the owner and wait until it has recovered the store. Raises what it said if it could not."""
         owner = self.owner
         self.recovering = True
-        self._start(owner)
-        self.recovering = False
+        try:
+            self._start(owner)
+        finally:
+            self.recovering = False
         while owner.pipe >= 0 and not self._stopping:
             self._wait(None)
         if self._stopping:
@@ -148,8 +152,10 @@ class Supervisor:
                 return
             except OstrakaError as e:
                 log.error("the store cannot be recovered yet: %s", e)
-                self._wait(pause)
-                self._reap()
+                self._stop([self.owner])  # there is never a second one while threads of the first may still write
+                until = time.monotonic() + pause
+                while not self._stopping and (left := until - time.monotonic()) > 0:
+                    self._wait(left)
                 pause = min(BACKOFF_SECONDS_MAX, pause * 2)
 
     def _seconds_to_next_start(self) -> float | None:
@@ -186,13 +192,26 @@ class Supervisor:
     # -- children
 
     def _start(self, child: Child) -> None:
-        read, write = os.pipe2(os.O_CLOEXEC)
+        """Fork it. Unavailable when the system cannot."""
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
-            os.close(read)
-            become_child(child.name, lambda: child.main(write))
+        supervisor = os.getpid()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until the child has handlers of its own
+        try:
+            read, write = os.pipe2(os.O_CLOEXEC)
+            try:
+                pid = os.fork()
+            except OSError:
+                os.close(read)
+                os.close(write)
+                raise
+            if pid == 0:
+                os.close(read)
+                become_child(child.name, supervisor, lambda: child.main(write))
+        except OSError as e:
+            raise Unavailable(f"{child.name} cannot be started: {e}", reason="worker") from e
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         os.close(write)
         child.pid, child.ready, child.said = pid, False, b""
         child.started = time.monotonic()
@@ -236,7 +255,11 @@ class Supervisor:
         now = time.monotonic()
         for child in self.children:
             if not child.pid and child.not_before <= now and not self._stopping:
-                self._start(child)
+                try:
+                    self._start(child)
+                except Unavailable as e:
+                    log.error("%s", e)
+                    child.not_before = now + BACKOFF_SECONDS_MAX
 
     def _stop_all(self) -> None:
         """Workers finish what they are doing, then the owner closes the store; after the deadline, they are ended."""
@@ -272,8 +295,8 @@ def _describe(status: int) -> str:
     return f"signal {-code}" if code < 0 else f"status {code}"
 
 
-def become_child(name: str, main: Callable[[], None]) -> None:
-    """Turn a freshly forked process into a child of its own kind; never returns."""
+def become_child(name: str, supervisor: int, main: Callable[[], None]) -> None:
+    """Turn a freshly forked process, in which `ENDING` is blocked, into a child of its own kind; never returns."""
     status = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -281,6 +304,9 @@ def become_child(name: str, main: Callable[[], None]) -> None:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to all: the supervisor decides
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != supervisor:  # it was killed before it could be watched
+            raise SystemExit
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # one that came meanwhile ends us here
         main()
         status = 0
     except SystemExit:  # it has told why
