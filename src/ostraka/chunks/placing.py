@@ -178,10 +178,17 @@ class ChunkWriter:
         self.ground = ground
 
     async def buffer(self, size: int | None = None) -> ReceiveBuffer:
+        size, table = self._sizes(size)
+        return ReceiveBuffer(await self.ground.pool.buffer(table + size), table)
+
+    def scarce(self, size: int | None = None) -> bool:
+        return self.ground.pool.scarce(sum(self._sizes(size)))
+
+    def _sizes(self, size: int | None) -> tuple[int, int]:
+        """(plaintext, frame table) of a buffer."""
         limits = self.ground.limits
         size = limits.chunk_size if size is None else min(max(size, 1), limits.chunk_size)
-        table = frames.table_size(size, limits.frame_size)
-        return ReceiveBuffer(await self.ground.pool.buffer(table + size), table)
+        return size, frames.table_size(size, limits.frame_size)
 
     async def place(self, buffer: ChunkBuffer, length: int) -> PlacedChunk:
         assert isinstance(buffer, ReceiveBuffer), "a chunk is placed from a buffer of this store"

@@ -167,6 +167,7 @@ class Reader:
                             if len(cut):
                                 position += len(cut)
                                 yield cut
+                        del pieces, piece, cut  # not held while the next ones are waited for
                 except (Corrupt, Absent, Unavailable) as error:
                     failure = error
                     ahead = None

@@ -89,6 +89,9 @@ class ChunkStore:
     async def buffer(self, size: int | None = None) -> ReceiveBuffer:
         return await self._writer.buffer(size)
 
+    def scarce(self, size: int | None = None) -> bool:
+        return self._writer.scarce(size)
+
     async def place(self, buffer: ChunkBuffer, length: int) -> PlacedChunk:
         return await self._writer.place(buffer, length)
 

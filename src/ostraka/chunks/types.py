@@ -82,6 +82,10 @@ class Chunks(Protocol):
         """
         ...
 
+    def scarce(self, size: int | None = None) -> bool:
+        """Whether `buffer` would have to wait: then let go of what you hold first, by committing it."""
+        ...
+
     async def place(self, buffer: ChunkBuffer, length: int) -> Placed:
         """Store the first ``length`` bytes as one chunk; takes over the buffer (Placed.release gives it back)."""
         ...

@@ -178,7 +178,9 @@ async def _send_stream(
             raise BadResponse("the body failed before it began") from e
         head = render_head(status, fields, framing + _option(request, close))
         try:
-            await _pump(connection, head, first, pieces, length, chunked)
+            pump = _pump(connection, head, first, pieces, length, chunked)
+            del first  # it is not held until the last has gone
+            await pump
         except Exception as e:
             connection.server.report(request, e)
             connection.abort()
@@ -213,6 +215,7 @@ async def _pump(
                 await connection.flush()
             if connection.gone:
                 return
+        piece = None  # not held while the next one is waited for
         piece = await anext(pieces, None)
     if length is not None and connection.sent != length:
         connection.write_all(before)

@@ -14,7 +14,19 @@ from ostraka.objects.rows import VersionRecord
 from ostraka.objects.types import ObjectInfo, PartInfo
 from ostraka.state import prefix_end
 
-_Ahead = tuple[AsyncIterator[Buffer], "asyncio.Task[Buffer | None]", int]
+
+class _Ahead:
+    """A slice that is read, or will be. ``early``: the memory it may hold before its turn has come."""
+
+    __slots__ = ("early", "first", "left", "pieces")
+
+    def __init__(
+        self, pieces: AsyncIterator[Buffer], first: "asyncio.Task[Buffer | None]", left: int, early: int
+    ) -> None:
+        self.pieces = pieces
+        self.first = first
+        self.left = left
+        self.early = early
 
 
 class Reader:
@@ -53,6 +65,7 @@ class Reader:
             return
         async for piece in read_slices(self._core, leaves(self._core.state, self._record.entries, offset, length)):
             yield piece
+            del piece  # not held while the next one is waited for
 
     def _check(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self._record.size:
@@ -105,36 +118,54 @@ def parts_owner(record: VersionRecord) -> bytes:
 
 
 async def read_slices(core: Core, slices: Iterator[Entry]) -> AsyncIterator[Buffer]:
-    """The bytes of CHUNK and SLOT slices in order; the first pieces of the next few are fetched ahead."""
+    """The bytes of CHUNK and SLOT slices in order; the first pieces of the next few are fetched ahead.
+
+    What is fetched ahead takes a quarter of the memory for bodies at most, all readers together, and a piece is let go
+    of before the next is waited for: so readers never wait for memory that only readers who wait hold.
+    """
     ahead: deque[_Ahead] = deque()
+    limits = core.limits
+    cost = 5 * limits.read_piece_max // 2  # the first piece and the one that chunks fetch behind it, rounded up
     try:
         while True:
-            while len(ahead) <= core.limits.read_ahead_slices_max:
+            while len(ahead) <= limits.read_ahead_slices_max:
+                early = cost if ahead else 0
+                if early and core.ahead_bytes + early > limits.buffers_bytes_max // 4:
+                    break
                 entry = next(slices, None)
                 if entry is None:
                     break
+                core.ahead_bytes += early
                 pieces = core.chunks.read(entry, 0, entry.length)
-                ahead.append((pieces, asyncio.ensure_future(_first(pieces)), entry.length))
+                ahead.append(_Ahead(pieces, asyncio.ensure_future(_first(pieces)), entry.length, early))
             if not ahead:
                 return
-            pieces, first, left = ahead[0]
-            piece = await first
+            now = ahead[0]
+            core.ahead_bytes -= now.early
+            now.early = 0
+            piece, left = await now.first, now.left
             ahead.popleft()
+            pieces = now.pieces
+            del now
             try:
                 while piece is not None:
                     left -= len(piece)
                     yield piece
-                    piece = await anext(pieces, None) if left > 0 else None
+                    piece = None
+                    if left > 0:
+                        piece = await anext(pieces, None)
             finally:
                 await _close(pieces)
             if left:
                 raise Corrupt(f"a slice came {left} bytes short", reason="slice")
     finally:
-        for _, first, _ in ahead:
-            first.cancel()
-        for pieces, first, _ in ahead:
-            await asyncio.gather(first, return_exceptions=True)
-            await _close(pieces)
+        for later in ahead:
+            later.first.cancel()
+        for later in ahead:
+            await asyncio.gather(later.first, return_exceptions=True)
+            await _close(later.pieces)
+            core.ahead_bytes -= later.early
+            later.early = 0
 
 
 async def _first(pieces: AsyncIterator[Buffer]) -> Buffer | None:

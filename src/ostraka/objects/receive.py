@@ -22,8 +22,8 @@ HASH_ON_LOOP_MAX = 16 << 10  # hashing this much (20 us) is cheaper than the way
 async def receive(core: Core, source: Source, digest: Digest, *, inline_max: int) -> Intake:
     """Store the whole body and feed all of it to the digest, which the caller finishes.
 
-    ``inline_max``: -1 when the body must not ride inline. Raises Truncated, TooLarge, Full and what chunks raise; nothing
-    is left behind then, except what `Core.settle` still gives up.
+    ``inline_max``: -1 when the body must not ride inline. Raises Truncated, TooLarge, Full and what chunks raise;
+    nothing is left behind then, except what `Core.settle` still gives up.
     """
     limits = core.limits
     core.room()
@@ -147,6 +147,8 @@ class _Stream:
         while not ended:
             await lane.reached(intake.size - backlog)
             room = chunk_size if self._length is None else min(chunk_size, self._length - intake.size)
+            if core.chunks.scarce(room):
+                await self._let_go()
             self._filling = await core.chunks.buffer(room)
             filled, ended = await self._fill(self._filling.view[:room], size_max - intake.size)
             if ended and not intake.size and filled <= limits.pack_size_max:
@@ -197,12 +199,25 @@ class _Stream:
         if not self._paged:
             self._paged = count + len(self._placing) > limits.slices_embedded_max
         if self._paged and count >= limits.chunks_per_commit_max:
-            if self._increment is not None:
-                await self._increment
-            batch, intake.placed = intake.placed, []
-            if intake.draft is None:
-                intake.new_draft()
-            self._increment = asyncio.get_running_loop().create_task(self._reference(batch))
+            await self._begin_increment()
+
+    async def _begin_increment(self) -> None:
+        if self._increment is not None:
+            await self._increment
+        batch, self._intake.placed = self._intake.placed, []
+        if self._intake.draft is None:
+            self._intake.new_draft()
+        self._increment = asyncio.get_running_loop().create_task(self._reference(batch))
+
+    async def _let_go(self) -> None:
+        """We will have to wait for memory: hold none meanwhile, lest requests wait for one another."""
+        while self._placing:
+            await self._next_placed()
+        if self._intake.placed:
+            self._paged = True
+            await self._begin_increment()
+        if self._increment is not None:
+            await self._increment
 
     async def _next_placed(self) -> None:
         task = self._placing[0]

@@ -76,6 +76,10 @@ class Buffers:
         self.bytes_kept = 0  # free, kept for reuse
         self.waits = 0  # how often somebody had to wait
 
+    def scarce(self, size: int, capacity: int = 0) -> bool:
+        """Whether `acquire` would have to wait."""
+        return bool(self._waiting) or self.bytes_used + size_class(max(size, capacity)) > self._bytes_max
+
     async def acquire(self, size: int, capacity: int = 0) -> PooledBuffer:
         """``size`` bytes (and as much behind them as makes ``capacity``). Raises Overloaded at the deadline, TooLarge
         for what could never fit."""

@@ -53,6 +53,9 @@ class ErasurePool:
     async def buffer(self, size: int) -> PooledBuffer:
         return await self.buffers.acquire(size, layout.capacity(size, self._members.k, self._members.m))
 
+    def scarce(self, size: int) -> bool:
+        return self.buffers.scarce(size, layout.capacity(size, self._members.k, self._members.m))
+
     async def write(self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int) -> Stripe:
         if not isinstance(body, PooledBuffer | Buffer):
             body = body.view  # memory of another pool: as good as any other buffer

@@ -54,6 +54,11 @@ class Pool(Protocol):
         """Memory for a body of up to ``size`` bytes; waits for room, Overloaded after the deadline."""
         ...
 
+    def scarce(self, size: int) -> bool:
+        """Whether `buffer` would have to wait. Who holds buffers lets go of them before it waits for another (by
+        finishing what they are for), or requests would wait for one another until all of them fail."""
+        ...
+
     async def write(self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int) -> Stripe:
         """Store the first ``length`` bytes of body; when it returns, all k+m shards are on stable storage.
 

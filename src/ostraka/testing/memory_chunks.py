@@ -111,6 +111,9 @@ class MemoryChunks:
         await asyncio.sleep(0)
         return MemoryBuffer(self._limits.chunk_size if size is None else size, self._out)
 
+    def scarce(self, size: int | None = None) -> bool:
+        return False
+
     async def place(self, buffer: ChunkBuffer, length: int) -> Placed:
         try:
             body = bytes(buffer.view[:length])

@@ -92,6 +92,9 @@ class MemoryPool:
         self.buffers_bytes_peak = max(self.buffers_bytes_peak, self.buffers_bytes)
         return MemoryStripeBuffer(self, size)
 
+    def scarce(self, size: int) -> bool:
+        return self.buffers_bytes + size > self._limits.buffers_bytes_max
+
     async def write(self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int) -> Stripe:
         await self.may_write.wait()
         if self.failing is not None:
