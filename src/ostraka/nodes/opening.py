@@ -68,8 +68,9 @@ def check_geometry(k: int, m: int, disks: int) -> None:
         )
 
 
-def survey(paths: Sequence[Path], files: Files) -> tuple[list[Found], list[str]]:
-    """Look at every directory; returns what they are, and warnings. Raises Invalid for repeated or nested ones."""
+def check_apart(paths: Sequence[Path]) -> list[Path]:
+    """The directories, which need not exist yet, without symbolic links. Raises Invalid for none, too many, repeated
+    or nested ones."""
     if not paths:
         raise Invalid("no directory was named: ostraka serve DIR [DIR...]", reason="directories")
     if len(paths) > DISKS_MAX:
@@ -83,6 +84,12 @@ def survey(paths: Sequence[Path], files: Files) -> tuple[list[Found], list[str]]
                 raise Invalid(
                     f"{paths[j]} lies inside {paths[i]}: each disk is a directory of its own", reason="nested"
                 )
+    return real
+
+
+def survey(paths: Sequence[Path], files: Files) -> tuple[list[Found], list[str]]:
+    """Look at every directory; returns what they are, and warnings. Raises what check_apart does."""
+    real = check_apart(paths)
     found = [_look(p, files) for p in real]
     devices: dict[int, list[Path]] = {}
     for path in real:

@@ -54,6 +54,7 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
 @contextlib.contextmanager
 def hold(paths: Sequence[Path], host: Host, *, make: bool) -> Iterator[None]:
     """Own the store in these directories, which are made if ``make`` allows it. Raises InUse with the other's pid."""
+    openings.check_apart(paths)
     with contextlib.ExitStack() as stack:
         for path in sorted(set(paths)):
             if _is_no_directory(path):
