@@ -67,9 +67,7 @@ def ostraka(where: Path, disks: int, workers: int | None, filled: Path | None = 
         environment |= {"OSTRAKA_ROOT_ACCESS_KEY": ACCESS, "OSTRAKA_ROOT_SECRET_KEY": SECRET}
         log = Path(made) / "log"
         with log.open("wb") as errors:
-            child = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, env=environment, process_group=0
-            )
+            child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment, process_group=0)
         try:
             assert child.stdout is not None
             line = child.stdout.readline()
