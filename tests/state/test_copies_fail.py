@@ -223,3 +223,43 @@ def test_a_copy_without_room_for_a_snapshot_stays_a_copy(store: Any) -> None:
     store.abandon(state)
     alone = store.open(copies=[store.copies[1]])
     assert alone.get(b"k") == b"2"
+
+
+def test_a_full_disk_only_delays_what_a_dead_writer_left(store: Any) -> None:
+    state = store.create()
+    state.apply([put(b"k", b"1")])
+
+    def no(disk: bytes, error: BaseException) -> int:
+        raise RuntimeError("no majority")
+
+    state._use.engine._on_copy_failed = no
+    store.files.fail("sync", store.copies[0].path)
+    with pytest.raises(Unavailable):
+        state.apply([put(b"k", b"2")])  # whole on the two others, and nobody was told
+    state._use.engine._on_copy_failed = store.evict
+    store.files.heal()
+    for copy in store.copies:
+        store.files.fail("write", copy.path, errno.ENOSPC)
+    for _ in range(2):
+        with pytest.raises(Full):
+            state.apply([put(b"other", b"")])
+    assert store.evicted == []
+    store.files.heal()
+    state.apply([put(b"later", b"")])
+    assert (state.get(b"k"), state.get(b"other"), state.get(b"later")) == (b"2", None, b"")
+    assert [r.damage for r in verify_copies(store.host, store.store, state.meta())] == [[], [], []]
+
+
+@pytest.mark.parametrize("kind", [Full, Corrupt])
+def test_whatever_keeps_an_eviction_from_being_recorded_leaves_the_commit_in_doubt(store: Any, kind: Any) -> None:
+    """The record stands on the other copies: an error that says "certainly not applied" would be a lie."""
+    state = store.create()
+    state.apply([put(b"k", b"1")])
+
+    def no(disk: bytes, error: BaseException) -> int:
+        raise kind("no room for a superblock")
+
+    state._use.engine._on_copy_failed = no
+    store.files.fail("sync", store.copies[0].path)
+    with pytest.raises(Unavailable):
+        state.apply([put(b"k", b"2")])

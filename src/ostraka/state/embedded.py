@@ -388,7 +388,18 @@ class EmbeddedState:
             )
         try:
             index = self._open_map(path, self._size_max)
-            index.forget_dead_readers()
+            try:
+                index.forget_dead_readers()
+                txn = index.begin()
+                try:
+                    finished = load_meta(txn, index) is not None
+                finally:
+                    txn.abort()
+                if not finished:  # LMDB makes the file that it does not find: replaced as we opened it
+                    raise Unavailable("the index of the state was replaced; try again", reason="state_index")
+            except BaseException:
+                index.close()
+                raise
         except lmdb.Error as error:
             raise Unavailable(f"the index of the state cannot be opened: {error}", reason="state_index") from error
         return index

@@ -162,6 +162,7 @@ class Engine:
             self._put(txn, changed)
         finally:
             done, failures = append.wait()
+        _check_room(done, failures)
         failed.update(failures)
         after = self._advanced(meta, left, done)
         return self._evict(meta, after, failed)
@@ -198,9 +199,7 @@ class Engine:
             self._put(txn, changed)
         finally:
             done, failed = append.wait()
-        if not done and all(_is_full(f) for f in failed.values()):
-            # No copy holds the record, none is at fault: what was cut off stays behind, the next record begins files.
-            raise Full("no room for the log of the state", reason="state_log")
+        _check_room(done, failed)
         after = self._evict(meta, self._advanced(meta, record, done), failed)
         store_meta(txn, self._index, after)
         txn.commit()
@@ -230,9 +229,9 @@ class Engine:
         for disk, failure in failed.items():
             try:
                 epoch = max(epoch, self._on_copy_failed(disk, failure.cause))
-            except OstrakaError:
+            except Unavailable:
                 raise
-            except Exception as error:
+            except Exception as error:  # of any kind: the record stands on other copies, so nobody may say it does not
                 raise Unavailable(f"a failed copy could not be evicted: {error}", reason="eviction") from error
         return msgspec.structs.replace(after, epoch=epoch)
 
@@ -294,6 +293,7 @@ class Engine:
         done, failed = self._copies.append(record, meta.copies).wait()
         if must in failed:
             raise failed[must].cause
+        _check_room(done, failed)
         after = msgspec.structs.replace(self._advanced(meta, record, done), epoch=epoch)
         store_meta(txn, self._index, self._evict(meta, after, failed))
         txn.commit()
@@ -327,6 +327,13 @@ def _effect(batch: Batch, digest: int) -> tuple[list[Change], int]:
             digest += int.from_bytes(row_digest, "big")
             changed.append((key, value, value + row_digest[8:]))
     return changed, digest & DIGEST_MASK
+
+
+def _check_room(done: Sequence[Position], failed: dict[bytes, WriteFailed]) -> None:
+    """Full when no copy holds the record, and none is at fault: what was cut off stays behind, the next record begins
+    files."""
+    if failed and not done and all(_is_full(f) for f in failed.values()):
+        raise Full("no room for the log of the state", reason="state_log")
 
 
 def _is_full(failure: WriteFailed) -> bool:

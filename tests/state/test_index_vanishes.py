@@ -1,0 +1,25 @@
+"""An index that is not there answers nothing: least of all that a key is absent."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ostraka.errors import Unavailable
+from ostraka.state import Mutation, Put, open_shared
+from ostraka.state.ordered import LmdbMap, Map
+
+
+def test_an_index_that_goes_as_it_is_opened_is_no_empty_store(store: Any) -> None:
+    """A rebuild may take the file away between looking and opening, and LMDB makes what it does not find."""
+    state = store.create()
+    state.apply([Mutation((), (Put(b"k", b"1"),))])
+    store.abandon(state)
+
+    def late(path: Path, size_max: int) -> Map:
+        path.unlink()
+        return LmdbMap(path, size_max)
+
+    with pytest.raises(Unavailable):
+        other = open_shared(store.host, store.store, store.index, open_map=late)
+        assert other.get(b"k") == b"1"
