@@ -7,7 +7,7 @@ from typing import Any
 
 from ostraka.errors import Absent, Invalid
 from ostraka.http import Response
-from ostraka.objects.types import CompletePart, Digested, PartInfo, PartRefused, Upload, UploadPage
+from ostraka.objects.types import CompletePart, Digested, ObjectInfo, PartInfo, PartRefused, Upload, UploadPage
 from ostraka.s3 import checksums
 from ostraka.s3.checksums import ALGORITHMS, BY_HEADER, COMPOSITE, FULL_OBJECT
 from ostraka.s3.digests import Digests, Expected
@@ -19,7 +19,7 @@ from ostraka.s3.ops.conditions import write_conditions
 from ostraka.s3.ops.listings import encoding_type, page_size
 from ostraka.s3.ops.payloads import open_part, read_document
 from ostraka.s3.ops.ranges import parse_copy_range
-from ostraka.s3.ops.writes import copy_origin, replay_of
+from ostraka.s3.ops.writes import from_origin, replay_of
 
 
 async def create_multipart_upload(call: Call) -> Response:
@@ -76,7 +76,14 @@ async def upload_part_copy(call: Call) -> Response:
     refuse_unbuilt(call.headers)
     number, upload_id = _part_number(call), _upload_id(call)
     upload = call.objects.upload(call.bucket, call.key, upload_id)
-    source = copy_origin(call)
+
+    async def attempt(source: ObjectInfo) -> Response:
+        return await _copy_part(call, upload, number, source)
+
+    return await from_origin(call, attempt)
+
+
+async def _copy_part(call: Call, upload: Upload, number: int, source: ObjectInfo) -> Response:
     offset, length = 0, source.size
     text = call.headers.get("x-amz-copy-source-range")
     if text:
@@ -90,7 +97,9 @@ async def upload_part_copy(call: Call) -> Response:
         message = f"The specified copy source is larger than the maximum allowable size for a copy source: {call.limits.put_size_max}"  # noqa: E501
         raise S3Error("InvalidRequest", message)
     digest = Digests(Expected(), algorithm=upload.checksum_algorithm or None)
-    part = await call.objects.copy_part(call.bucket, call.key, upload_id, number, source, offset, length, digest)
+    part = await call.objects.copy_part(
+        call.bucket, call.key, upload.upload_id, number, source, offset, length, digest
+    )
     headers = [("x-amz-copy-source-version-id", source.version_id)] if source.versioned else []
     value = {"LastModified": part.modified, "ETag": doc.quoted(part.etag)}
     return doc.answer(call, {**value, **doc.checksums(part.checksums)}, headers)

@@ -5,10 +5,12 @@ and the checksum of an object that was put whole.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from ostraka.errors import Absent
 from ostraka.http import Response
-from ostraka.objects.types import Account, Attributes, DeleteMarker, Digested, ObjectInfo, Replay
+from ostraka.objects.types import Account, Attributes, DeleteMarker, Digested, ObjectInfo, Replay, WriteConditions
 from ostraka.s3.address import copy_source
 from ostraka.s3.checksums import ALGORITHMS, DEFAULT
 from ostraka.s3.digests import Digests, Expected
@@ -19,6 +21,8 @@ from ostraka.s3.ops.call import Call, invalid, is_owner, version_headers
 from ostraka.s3.ops.conditions import UNCONDITIONAL, check_copy_source, write_conditions
 from ostraka.s3.ops.payloads import declared_body, open_body
 
+T = TypeVar("T")
+COPY_ATTEMPTS_MAX = 10  # of a copy whose source is overwritten each time
 INVOCATION = "amz-sdk-invocation-id"
 INVOCATION_MAX = 128
 HASH_INLINE_MAX = 64 * 1024  # bytes that are hashed on the loop; more would keep other requests waiting
@@ -86,6 +90,20 @@ def copy_origin(call: Call) -> ObjectInfo:
     return info
 
 
+async def from_origin(call: Call, attempt: Callable[[ObjectInfo], Awaitable[T]]) -> T:
+    """Copy with what `copy_origin` names. A source that was overwritten meanwhile was never absent: it is looked up
+    anew, with its conditions, unless the request named a version."""
+    _, _, version = copy_source(call.headers.get("x-amz-copy-source") or "")
+    for _ in range(COPY_ATTEMPTS_MAX):
+        source = copy_origin(call)
+        try:
+            return await attempt(source)
+        except Absent as e:
+            if e.reason != "version" or version is not None:
+                raise
+    raise S3Error("ConditionalRequestConflict", "The source of the copy changed again and again.")
+
+
 def may_read(account: Account, owner: str, expected: str | None) -> None:
     """Raises AccessDenied unless the account owns the bucket or is root, and the bucket's owner is as expected."""
     if not account.root and owner != account.name:
@@ -110,7 +128,22 @@ async def copy_object(call: Call) -> Response:
     conditions = write_conditions(call.headers)
     metadata, tagging = _directive(call, "x-amz-metadata-directive"), _directive(call, "x-amz-tagging-directive")
     algorithm = _wanted_algorithm(call)
-    source = copy_origin(call)
+
+    async def attempt(source: ObjectInfo) -> Response:
+        return await _copy(call, source, given, conditions, metadata, tagging, algorithm)
+
+    return await from_origin(call, attempt)
+
+
+async def _copy(
+    call: Call,
+    source: ObjectInfo,
+    given: Attributes,
+    conditions: WriteConditions,
+    metadata: str,
+    tagging: str,
+    algorithm: str,
+) -> Response:
     if source.size > call.limits.put_size_max:
         message = f"The specified copy source is larger than the maximum allowable size for a copy source: {call.limits.put_size_max}"  # noqa: E501
         raise S3Error("InvalidRequest", message)
@@ -162,7 +195,7 @@ async def _digest_again(call: Call, source: ObjectInfo, algorithm: str) -> Diges
     reader = call.objects.open(source.bucket, source.key, version)
     try:
         if reader.info.etag != source.etag or reader.info.size != source.size:
-            raise S3Error("ConditionalRequestConflict", "The source of the copy changed while it was read.")
+            raise Absent("the source of the copy changed before it was read", reason="version")
         async for piece in reader.read():
             if len(piece) > HASH_INLINE_MAX:
                 await loop.run_in_executor(None, digest.update, piece)
