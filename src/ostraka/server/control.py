@@ -27,6 +27,7 @@ from ostraka.store.store import Store, open_here
 log = logging.getLogger("ostraka.server")
 
 NAME = "control.sock"
+UNREAD_BYTES_MAX = 64 << 10  # of progress that whoever asked has not read; over it none is told
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -107,7 +108,8 @@ class ControlServer:
             writer.write(msgspec.json.encode(line) + b"\n")
 
         def progress(step: str, done: int, total: int | None) -> None:
-            say({"progress": step, "done": done, "total": total})
+            if writer.transport.get_write_buffer_size() <= UNREAD_BYTES_MAX:
+                say({"progress": step, "done": done, "total": total})
 
         try:
             request = msgspec.json.decode(await reader.readline(), type=Request)
@@ -124,6 +126,9 @@ class ControlServer:
             say({"error": type(e).__name__, "reason": e.reason, "message": e.message})
         except OSError as e:
             say({"error": "Unavailable", "reason": "os", "message": str(e)})
+        except Exception as e:  # a mistake of our own: whoever asked is told, and so is the log
+            log.exception("a command failed")
+            say({"error": "OstrakaError", "reason": "internal", "message": f"the command failed: {e!r}; see the log"})
         await writer.drain()
 
     async def close(self) -> None:

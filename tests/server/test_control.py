@@ -1,0 +1,110 @@
+"""The control socket answers whatever it is sent, and holds no more than a bit of what nobody reads."""
+
+import asyncio
+import json
+import socket
+import threading
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ostraka.errors import OstrakaError, Unavailable
+from ostraka.limits import LIMITS
+from ostraka.server import control
+from ostraka.server.control import ControlServer, ask
+from ostraka.store.operations import OPERATIONS, Progress
+
+
+_talked = threading.Event()
+
+
+async def _breaks(store: Any, progress: Progress) -> dict[str, Any]:
+    raise RuntimeError("a mistake of our own")
+
+
+async def _talks(store: Any, progress: Progress) -> dict[str, Any]:
+    for done in range(200_000):
+        progress("talking " + "x" * 100, done, None)
+        if done % 1000 == 0:
+            await asyncio.sleep(0)
+    peak = tracemalloc.get_traced_memory()[1]
+    _talked.set()
+    return {"peak": peak}
+
+
+@pytest.fixture(autouse=True)
+def operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPERATIONS, "breaks", _breaks)
+    monkeypatch.setitem(OPERATIONS, "talks", _talks)
+
+
+def serve(directory: Path, talk: Any) -> Any:
+    async def main() -> Any:
+        server = ControlServer(None, LIMITS)  # type: ignore[arg-type]  # these operations ask nothing of the store
+        await server.start([directory])
+        try:
+            return await asyncio.to_thread(talk)
+        finally:
+            await server.close()
+
+    return asyncio.run(main())
+
+
+def say(directory: Path, sent: bytes) -> dict[str, Any]:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(30)
+        sock.connect(str(directory / control.NAME))
+        sock.sendall(sent)
+        with sock.makefile("rb") as stream:
+            answer: dict[str, Any] = json.loads(stream.readline())
+            return answer
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\n",
+        b"null\n",
+        b"{}\n",
+        b'{"command": "no such thing"}\n',
+        b'{"command": "disk-ls", "arguments": {"more": 1}}\n',
+        b'{"command": "disk-forget", "arguments": {"old": {}}}\n',
+        b"x" * (2 * LIMITS.admin_request_bytes_max),
+    ],
+    ids=range(7),
+)
+def test_what_is_no_command_is_answered(tmp_path: Path, sent: bytes) -> None:
+    try:
+        assert "error" in serve(tmp_path, lambda: say(tmp_path, sent))
+    except (BrokenPipeError, ConnectionResetError):
+        assert len(sent) > LIMITS.admin_request_bytes_max
+
+
+def test_a_command_that_breaks_is_answered_and_the_next_one_too(tmp_path: Path) -> None:
+    def talk() -> None:
+        for _ in range(2):
+            with pytest.raises(OstrakaError, match="mistake of our own") as broken:
+                ask([tmp_path], "breaks", {}, lambda *_: None)
+            assert not isinstance(broken.value, Unavailable)
+
+    serve(tmp_path, talk)
+
+
+def test_a_client_that_does_not_read_costs_no_memory(tmp_path: Path) -> None:
+    def talk() -> int:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(60)
+            sock.connect(str(tmp_path / control.NAME))
+            sock.sendall(b'{"command": "talks"}\n')
+            assert _talked.wait(60)
+            with sock.makefile("rb") as stream:
+                result = next(line for line in map(json.loads, stream) if "result" in line)
+            return int(result["result"]["peak"])
+
+    tracemalloc.start()
+    try:
+        assert serve(tmp_path, talk) < 8 << 20
+    finally:
+        tracemalloc.stop()
