@@ -11,6 +11,7 @@ unchanged (law 5). Only after that commit does the pool hear that a stripe is de
 shards that no row names, which compaction finds.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ from ostraka.chunks.rows import (
 )
 from ostraka.chunks.types import Entry, Kind
 from ostraka.errors import Absent as AbsentError
-from ostraka.errors import Corrupt, OstrakaError
+from ostraka.errors import Corrupt, OstrakaError, Refused
 from ostraka.pools.types import Owner, Stripe
 from ostraka.state.types import (
     Absent,
@@ -53,6 +54,8 @@ from ostraka.state.types import (
     prefix_end,
     value_sequence,
 )
+
+log = logging.getLogger("ostraka.chunks")
 
 MOMENTS_PER_GRACE = 8  # how finely the grace is observed
 SCANNED_PER_SETTLED = 8  # rows looked at in one call, for each that it may settle
@@ -78,6 +81,7 @@ class Sweeper:
         self._moments: deque[tuple[float, int]] = deque()
         self._aged = 0  # every commit up to this one is older than the grace
         self._cursor = ZERO
+        self._told: set[bytes] = set()  # rows of the queue of which we said that they cannot be settled
 
     async def sweep(self, limit: int) -> int:
         """Settle up to ``limit`` rows; returns how many it settled."""
@@ -111,11 +115,25 @@ class Sweeper:
             self._aged = moments.popleft()[1]
 
     async def _settle(self, rows: list[tuple[bytes, bytes]]) -> int:
-        steps = [step for key, value in rows if (step := await self._step(key, value)) is not None]
-        if not steps:
-            return 0
+        steps: list[_Step] = []
         ground = self._ground
-        outcomes = await ground.state.commit_many([step.mutation for step in steps])
+        try:
+            for key, value in rows:
+                try:
+                    step = await self._step(key, value)
+                except (Corrupt, Refused) as error:  # it stays where it is, and the others must not wait for it
+                    self._pass_over(key, error)
+                    continue
+                if step is not None:
+                    steps.append(step)
+            if not steps:
+                return 0
+            outcomes = await ground.state.commit_many([step.mutation for step in steps])
+        except BaseException:
+            for step in steps:
+                if step.written is not None:
+                    ground.settle(*step.written)
+            raise
         dead, settled = [], 0
         for step, outcome in zip(steps, outcomes, strict=True):
             if isinstance(outcome, Committed):
@@ -131,6 +149,11 @@ class Sweeper:
         if dead:
             await ground.pool.release(dead)
         return settled
+
+    def _pass_over(self, key: bytes, error: OstrakaError) -> None:
+        if key not in self._told and len(self._told) < PAGE:
+            self._told.add(key)
+            log.error("%s is left to fsck, nothing can be collected by it: %s", key[:64].hex(), error.message)
 
     async def _step(self, key: bytes, value: bytes) -> _Step | None:
         """What to do with a ripe row of the queue; None: nothing now."""
