@@ -1,14 +1,17 @@
 """Defects of a local disk that were found by reviewing it, each by its name."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ostraka.errors import Full
 from ostraka.host import Host
 from ostraka.limits import LIMITS
 from ostraka.nodes.local import LocalDisk
+from ostraka.nodes.types import Owner, ShardWrite
 from ostraka.testing.files import FaultyFiles
 
 STORE = b"s" * 16
@@ -35,4 +38,29 @@ def test_the_bound_on_reserves_leaves_compaction_room_on_a_huge_disk(tmp_path: P
         pass
     with disk.space.reserve(writes // 4, limits.reserve_deletes):
         pass
+    disk.close()
+
+
+def test_a_write_that_failed_in_its_second_part_leaves_nothing_that_nobody_settles(tmp_path: Path) -> None:
+    """What had been written of it was named by the index, and kept its segment from compaction, for good."""
+    files = FaultyFiles()
+    (tmp_path / "d").mkdir()
+    disk = LocalDisk.open_owner(tmp_path / "d", 7, STORE, b"1" * 16, Host(files), LIMITS)
+    small, large = b"s" * 1000, b"l" * LIMITS.direct_shard_size_min
+    batch = [
+        ShardWrite(number.to_bytes(16, "big"), 0, 1, 0, Owner.CHUNK, b"owner", len(body), [body])
+        for number, body in enumerate((small, large))
+    ]
+    disk.write([batch[1]])  # both segments are open
+    disk.settle([batch[1].write_id])
+    files.fail("pwritev", ".segment", errno.ENOSPC, skip=2)  # the header of the buffered one, its record, and then
+    with pytest.raises(Full):
+        disk.write([msgspec.structs.replace(shard, write_id=b"w" * 15 + bytes([i])) for i, shard in enumerate(batch)])
+    for writer in disk._writers:
+        writer.seal()
+    infos = disk.segments()
+    assert len(infos) == 2
+    assert all(info.settled for info in infos)
+    assert sum(info.live for info in infos) < 2 * len(large)
+    assert disk.index.get(b"w" * 15 + bytes([0]), 0) is None
     disk.close()

@@ -8,6 +8,7 @@ What is durable when: `write` returns after the records were synced (segments/wr
 is derived, and rebuilt when in doubt (recovery.py).
 """
 
+import contextlib
 import errno
 import itertools
 import threading
@@ -141,11 +142,18 @@ class LocalDisk:
             size = record.header.shard_size
             total += size + 4096
             (direct if size >= self.limits.direct_shard_size_min else buffered).append(record)
+        written: list[Record] = []
         with self.space.reserve(total, self.limits.reserve_writes):
-            if buffered:
-                self._append(self._buffered, buffered)
-            if direct:
-                self._append(self._direct, direct)
+            try:
+                for writer, records in ((self._buffered, buffered), (self._direct, direct)):
+                    if records:
+                        self._append(writer, records)
+                        written += records
+            except BaseException:
+                if written:  # all of it failed for whoever asked: nobody will settle or release these
+                    with contextlib.suppress(Full, OSError):
+                        self.release([(record.header.write_id, record.header.index) for record in written])
+                raise
 
     def _record(self, shard: ShardWrite) -> Record:
         size = sum(memoryview(piece).nbytes for piece in shard.data)
@@ -179,7 +187,11 @@ class LocalDisk:
 
     def _publish(self, extents: Sequence[Extent]) -> None:
         self.settling.wrote(extents)  # before the segment can be sealed, and so before anyone could compact it
-        self.index.put(extents)
+        try:
+            self.index.put(extents)
+        except BaseException:
+            self.settling.settle([extent.header.write_id for extent in extents])
+            raise
         self._flush_settled()
 
     def _sealed(self, segment: SegmentId, size: int) -> None:
