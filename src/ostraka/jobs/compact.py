@@ -42,7 +42,7 @@ class Compact:
     def __init__(self, ground: Ground, on_damage: OnDamage) -> None:
         self._ground = ground
         self._on_damage = on_damage
-        self._reconciled: dict[int, set[SegmentId]] = {}
+        self._reconciled: dict[int, dict[SegmentId, int]] = {}  # bytes that the index counts as alive since
         self._not_before: dict[SegmentId, float] = {}  # segments that could not be rewritten, until when
         self.bytes_freed = 0
         self.segments_done = 0
@@ -91,18 +91,21 @@ class Compact:
     # -- what the index counts as alive, and no row names
 
     async def _reconcile(self, disk: LocalDisk, judged: list[SegmentInfo], budget: Budget) -> int | None:
-        """Hold segments that were not yet seen closed against the state; how many shards were released, or None when
-        the budget ended first."""
+        """Hold segments that were not yet seen closed against the state, and those of which more is alive than was:
+        a late reader had the index find again what was dead. How many shards were released, or None when the budget
+        ended first."""
         released = 0
-        seen = self._reconciled.setdefault(disk.number, set())
-        seen &= {info.segment for info in judged}
+        before = self._reconciled.get(disk.number, {})
+        seen = {i.segment: min(before[i.segment], i.live) for i in judged if i.segment in before}
+        self._reconciled[disk.number] = seen
         for info in judged:
-            if info.segment in seen:
+            if info.segment in seen and info.live <= before[info.segment]:
                 continue
             if not budget.left:
                 return None
-            released += await in_thread(_release_dead, disk, self._ground.state, info.segment)
-            seen.add(info.segment)
+            count, size = await in_thread(_release_dead, disk, self._ground.state, info.segment)
+            released += count
+            seen[info.segment] = max(0, info.live - size)
             budget.rows -= 1
         return released
 
@@ -134,11 +137,12 @@ class Compact:
         self._not_before[segment] = ground.host.clock.monotonic() + _RETRY_SECONDS
 
 
-def _release_dead(disk: LocalDisk, state: State, segment: SegmentId) -> int:
-    """Forget the shards of a closed segment that no row names; returns how many."""
+def _release_dead(disk: LocalDisk, state: State, segment: SegmentId) -> tuple[int, int]:
+    """Forget the shards of a closed segment that no row names; returns how many, and their bytes."""
     read = recovery.read_headers(disk.host, disk.path, disk.identity, segment)
     if read is None:
-        return 0
+        return 0, 0
+    size = 0
     is_live = liveness(state, disk.number)
     dead: list[tuple[bytes, int]] = []
     for extent in read[0]:
@@ -151,9 +155,10 @@ def _release_dead(disk: LocalDisk, state: State, segment: SegmentId) -> int:
             continue
         if disk.index.get(header.write_id, header.index) is not None:
             dead.append((header.write_id, header.index))
+            size += extent.size
     if dead:
         disk.release(dead)
-    return len(dead)
+    return len(dead), size
 
 
 def _is_gone(disk: LocalDisk, segment: SegmentId) -> bool:

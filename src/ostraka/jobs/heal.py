@@ -177,7 +177,12 @@ class Heal:
         while budget.left:
             page = ground.state.scan(self._hurt_cursor, end, PAGE)
             for key, value in page:
-                if not await self._hurt(key, value):
+                try:
+                    done = await self._hurt(key, value)
+                except Corrupt as error:  # its own row or that of what was hurt: the others must not wait for it
+                    log.error("healing leaves %s to fsck: %s", key.hex(), error.message)
+                    done = False
+                if not done:
                     left = True
                 budget.rows -= 1
                 self._hurt_cursor = key + b"\0"

@@ -162,14 +162,20 @@ class Scheduler:
             turn.failures = 0
             turn.at = None if turn.progress.again_in is None else clock.monotonic() + turn.progress.again_in
         except (OstrakaError, OSError) as error:
-            turn.failures += 1
             log.warning("job %s: %s", turn.job.name, error)
-            turn.progress = msgspec.structs.replace(turn.progress, more=False, note=str(error))
-            turn.at = clock.monotonic() + _FAILED_SECONDS
+            self._failed(turn, error)
+        except Exception as error:  # a mistake of ours in one job must not end all of them
+            log.exception("job %s", turn.job.name)
+            self._failed(turn, error)
         turn.seen = moment
         if busy:
             took = clock.monotonic() - began
             await asyncio.sleep(took * (1 / limits.jobs_busy_share - 1))
+
+    def _failed(self, turn: _Turn, error: Exception) -> None:
+        turn.failures += 1
+        turn.progress = msgspec.structs.replace(turn.progress, more=False, note=str(error))
+        turn.at = self._ground.host.clock.monotonic() + _FAILED_SECONDS
 
     def _until_due(self, pause: float) -> float:
         now = self._ground.host.clock.monotonic()

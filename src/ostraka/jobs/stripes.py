@@ -106,8 +106,10 @@ async def _mend_once(ground: Ground, named: Named) -> Mended | None:
     try:
         new = await pool.repair(named.owner, named.owner_id, old)
     except Corrupt as error:
-        return Mended("lost", error.message)
+        return Mended("lost", error.message) if _stands(ground, named) else None
     except (Unavailable, Full) as error:
+        if not _stands(ground, named):
+            return None
         return await _rewrite(ground, named) if _must_move(ground, old) else await _away(ground, old, error.message)
     if new is not None and _must_move(ground, new):
         pool.settle([new])
@@ -123,6 +125,12 @@ async def _mend_once(ground: Ground, named: Named) -> Mended | None:
     if any(ground.membership.disk(disk) is None for disk in new.disks):
         return await _away(ground, new, "some of its disks are away")
     return Mended("repaired")
+
+
+def _stands(ground: Ground, named: Named) -> bool:
+    """Whether the row still names the stripe: shards of one that was deleted or moved under us are no loss."""
+    value = ground.state.get(named.key)
+    return value is not None and read_named(named.key, value).stripe == named.stripe
 
 
 async def _away(ground: Ground, stripe: Stripe, why: str) -> Mended:
@@ -145,7 +153,7 @@ async def _rewrite(ground: Ground, named: Named) -> Mended | None:
         body = await pool.read(old, 0, old.length)
         new = await pool.write(named.owner, named.owner_id, body, old.length)
     except Corrupt as error:
-        return Mended("lost", error.message)
+        return Mended("lost", error.message) if _stands(ground, named) else None
     except (Unavailable, Full) as error:
         return await _away(ground, old, error.message)
     try:

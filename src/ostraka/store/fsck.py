@@ -40,6 +40,7 @@ log = logging.getLogger("ostraka.store")
 
 PAGE = 500
 STRIPES_AT_ONCE = 4
+MOVES_MAX = 10  # how often a stripe may move while it is verified
 
 _OBJECT_DECODERS = {
     object_rows.BUCKET: object_rows.bucket_of,
@@ -277,11 +278,15 @@ class Fsck:
         try:
             named = read_named(key, value)
             health = await store.pool.verify(named.stripe)
-            if any(shard.state != "good" for shard in health):  # moved, deleted or repaired meanwhile?
-                current = store.state.get(key)
+            for _ in range(MOVES_MAX):
+                if all(shard.state == "good" for shard in health):
+                    break
+                current = store.state.get(key)  # deleted or moved under us? It counts if the row names it still
                 if current is None:
                     return
-                named = read_named(key, current)
+                before, named = named, read_named(key, current)
+                if named.stripe == before.stripe:
+                    break
                 health = await store.pool.verify(named.stripe)
         except Corrupt:
             return  # told when all rows were read
