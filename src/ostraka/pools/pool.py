@@ -264,6 +264,9 @@ class ErasurePool:
                 disk = self._members.disk(number)
                 if disk is not None:
                     disk.settle((stripe.write_id,))
+                elif self.on_damage is not None and self._members.gone(number):
+                    # given up for good while this write was under way: who healed behind it has not seen the stripe
+                    self.on_damage(stripe, stripe.disks.index(number))
 
     async def release(self, stripes: Sequence[tuple[Owner, bytes, Stripe]]) -> None:
         by_disk: dict[int, list[tuple[bytes, int]]] = {}
@@ -315,13 +318,13 @@ class ErasurePool:
                 i: self._write_shard(places[i], owner, owner_id, stripe, i, [shards[i]], shards[i]) for i in targets
             }
             missing, failures = await self._collect(stripe, places, futures, written)
-        except BaseException:
-            self.settle([stripe])
+            for number, error in failures.items():
+                if isinstance(error, OSError):
+                    self.counters.write_errors += 1
+                    await self._members.failed(number, error)
+        except BaseException:  # also where a shard was to go that the stripe does not name yet
+            self.settle([stripe, msgspec.structs.replace(stripe, disks=tuple(places.values()))])
             raise
-        for number, error in failures.items():
-            if isinstance(error, OSError):
-                self.counters.write_errors += 1
-                await self._members.failed(number, error)
         self.counters.repaired_shards += len(written)
         if missing and not written:
             raise next(iter(failures.values()))

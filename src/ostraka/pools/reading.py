@@ -195,9 +195,12 @@ class StripeReader:
 
 
 async def all_of(waits: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """All of their answers; if one raises, the others are cancelled first."""
+    """All of their answers; if one raises, so does this, and the others are cancelled first."""
     if len(waits) == 1:
         return [await waits[0]]
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(wait) for wait in waits]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(wait) for wait in waits]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
     return [task.result() for task in tasks]

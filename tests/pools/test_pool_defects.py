@@ -1,0 +1,77 @@
+"""Defects of the erasure pool that were found by reviewing it, each by its name."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from ostraka.errors import Full
+from ostraka.pools.reading import all_of
+from ostraka.pools.types import Owner, Stripe
+
+
+def test_a_write_that_names_a_disk_which_was_given_up_meanwhile_is_told_to_whoever_heals(make_store: Any) -> None:
+    """A slow upload committed behind the healing, and its stripe lacked a shard for good."""
+
+    async def run() -> None:
+        store = make_store(2, 1, 4)
+        told: list[tuple[Stripe, int]] = []
+        store.pool.on_damage = lambda stripe, index: told.append((stripe, index))
+        stripe = await store.pool.write(Owner.CHUNK, b"owner", b"x" * 100_000, 100_000)
+        store.pool.settle([stripe])
+        assert told == []
+        other = await store.pool.write(Owner.CHUNK, b"owner", b"x" * 100_000, 100_000)
+        store.down.add(other.disks[0])
+        store.pool.settle([other])
+        assert told == []  # it may come back: the healing walks then
+        store.lost.add(other.disks[1])  # replaced, and healed: other was not there yet
+        store.pool.settle([other])
+        assert told == [(other, 1)]
+        await store.close()
+
+    asyncio.run(run())
+
+
+def test_a_repair_that_was_cancelled_leaves_no_segment_that_is_never_settled(make_store: Any) -> None:
+    """Where a shard was to go to a disk that the stripe did not name yet, it was never settled there."""
+
+    async def run() -> None:
+        store = make_store(2, 1, 4)
+        stripe = await store.pool.write(Owner.CHUNK, b"owner", b"x" * 100_000, 100_000)
+        store.pool.settle([stripe])
+        store.down.add(stripe.disks[1])
+        (spare,) = set(store.disks) - set(stripe.disks)
+        reached = asyncio.Event()
+        collect = store.pool._collect
+
+        async def cut_short(*arguments: Any) -> Any:
+            await collect(*arguments)
+            reached.set()
+            await asyncio.Event().wait()
+
+        store.pool._collect = cut_short
+        task = asyncio.create_task(store.pool.repair(Owner.CHUNK, b"owner", stripe))
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not store.disks[spare].settling._writes
+        await store.close()
+
+    asyncio.run(run())
+
+
+def test_what_one_of_several_reads_raises_is_raised_as_it_is() -> None:
+    """It came wrapped in a group, which nobody up to the door knew: a 500, and the end of all background work."""
+
+    async def fails() -> None:
+        raise Full("no room")
+
+    async def waits() -> None:
+        await asyncio.Event().wait()
+
+    async def run() -> None:
+        with pytest.raises(Full):
+            await all_of([waits(), fails(), waits()])
+
+    asyncio.run(run())
