@@ -16,7 +16,6 @@ from ostraka.server import control
 from ostraka.server.control import ControlServer, ask
 from ostraka.store.operations import OPERATIONS, Progress
 
-
 _talked = threading.Event()
 
 
