@@ -15,8 +15,10 @@ import contextlib
 import errno
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 import msgspec
@@ -30,6 +32,7 @@ from ostraka.nodes.types import Disk
 log = logging.getLogger("ostraka.nodes")
 
 _LOOK_SECONDS = 1.0  # how often a process in doubt looks whether another has got the epoch onto a majority
+_ASK_SECONDS = 2.0  # for a superblock: a disk that takes longer is left out
 _LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # of this process or host: no disk is at fault
 
 
@@ -222,31 +225,50 @@ class Membership:
         with self._lock:
             seen = self._word.load()
             newest = self.epoch
-            for member in self.epoch.members:
-                path = self.paths.get(member.number)
-                if path is None or not member.up:
-                    continue
-                try:
-                    block = superblock.read(self._host.files, path)
-                except (OSError, OstrakaError):
-                    continue
-                if block is not None and block.store_id == self.store_id and block.epoch.number > newest.number:
+            blocks, enough = self._blocks(self.epoch)
+            for _, block in blocks:
+                if block.store_id == self.store_id and block.epoch.number > newest.number:
                     newest = block.epoch
-            self._seen = seen
+            if enough:  # else we ask once more: what was changed may be on those that have not answered
+                self._seen = seen
             if newest is not self.epoch or self._doubt:
                 self._judge(newest)
                 self._adopt(newest)
 
-    def _judge(self, epoch: Epoch) -> None:
-        """Whether an epoch that another process wrote is on a majority; until it is, nobody writes by it."""
-        held = 0
-        for member in epoch.members:
-            path = self.paths.get(member.number) or (Path(member.path) if member.path else None)
-            if path is None or not member.up:
-                continue
+    def _blocks(self, epoch: Epoch) -> tuple[list[tuple[Member, Superblock]], bool]:
+        """What the disks that this epoch calls up say now, as far as they can be read; and whether that is all that
+        there is, or so many that no epoch can be on a majority without being on one of them.
+
+        Each is asked in a thread of its own: one of them may be the disk that hangs, and it may not hold up the others.
+        """
+        answers: SimpleQueue[tuple[Member, Superblock | None]] = SimpleQueue()
+
+        def ask(member: Member, path: Path) -> None:
+            block = None
             with contextlib.suppress(OSError, OstrakaError):
                 block = superblock.read(self._host.files, path)
-                held += block is not None and (block.disk_id, block.epoch.id) == (member.disk_id, epoch.id)
+            answers.put((member, block))
+
+        asked = 0
+        for member in epoch.members:
+            path = self.paths.get(member.number) or (Path(member.path) if member.path else None)
+            if path is not None and member.up:
+                threading.Thread(target=ask, args=(member, path), name="superblock", daemon=True).start()
+                asked += 1
+        found: list[tuple[Member, Superblock]] = []
+        enough = False
+        until = time.monotonic() + _ASK_SECONDS  # of threads that really wait, whatever the host's clock says
+        with contextlib.suppress(Empty):
+            for _ in range(asked):
+                member, block = answers.get(timeout=max(0.0, until - time.monotonic()))
+                if block is not None:
+                    found.append((member, block))
+            enough = True
+        return found, enough or len(found) > len(epoch.members) - majority(epoch)
+
+    def _judge(self, epoch: Epoch) -> None:
+        """Whether an epoch that another process wrote is on a majority; until it is, nobody writes by it."""
+        held = sum((b.disk_id, b.epoch.id) == (member.disk_id, epoch.id) for member, b in self._blocks(epoch)[0])
         needed = majority(epoch)
         self._doubt = _too_few(held, len(epoch.members), needed) if held < needed else ""
         self._look_at = self._host.clock.monotonic() + _LOOK_SECONDS
@@ -270,6 +292,15 @@ class Membership:
                 if self._word.load() != self._seen:
                     self.refresh()
                 yield
+
+    def join(self, open_disk: Callable[[int, Path], Disk]) -> None:
+        """From now on, disks that another process brought in are opened here too; those that have joined before, now."""
+        with self._lock:
+            self.open_disk = open_disk
+            for member in self.epoch.members:
+                if member.number not in self.paths and member.path:
+                    self._join(member)
+            self._recompute()
 
     def _adopt(self, epoch: Epoch) -> None:
         if epoch.number <= self.epoch.number and epoch.id != self.epoch.id:

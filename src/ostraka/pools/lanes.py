@@ -28,6 +28,10 @@ _TEND_SECONDS: Final = 10.0
 _TICKS: Final = 8  # how often, in the time that a call may take, it is looked whether one has taken too long
 
 
+class Hung(TimeoutError):
+    """A call took too long, and nothing else that the disk was asked was answered meanwhile: it hangs."""
+
+
 class _Call:
     """One call on its way: what to do, or which shard to write, and who waits for it."""
 
@@ -167,6 +171,7 @@ class Lane:
             return None, e
 
     def _answer(self, batch: Sequence[_Call], answer: Any, error: BaseException | None) -> None:
+        self._answered = self._clock.monotonic()
         for call in batch:
             self._pending.pop(call, None)
             self._hanging -= call.hangs

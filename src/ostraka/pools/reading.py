@@ -6,6 +6,7 @@ Corrupt if no disk that is away could change that, else Unavailable.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -18,7 +19,7 @@ from ostraka.nodes.types import Members
 from ostraka.pools import layout
 from ostraka.pools.buffers import Buffers
 from ostraka.pools.erasure import codec
-from ostraka.pools.lanes import Lanes
+from ostraka.pools.lanes import Hung, Lanes
 from ostraka.pools.types import Stripe
 
 T = TypeVar("T")
@@ -115,8 +116,8 @@ class StripeReader:
                     return await self._lanes.of(disk).reads.call(
                         partial(disk.read, stripe.write_id, index, start, size)
                     )
-                except (Absent, Corrupt, OSError):
-                    pass  # below, once more, with all that can be done about it
+                except (Absent, Corrupt, OSError) as e:  # below, once more, with all that can be done about it
+                    await self._hangs(stripe, disk.number, e)
         if length < _READ_WHOLE_MAX:
             into = memoryview(bytearray(length))
         else:
@@ -155,8 +156,16 @@ class StripeReader:
         except (OSError, Unavailable) as e:
             outcome.away.append(f"disk {number}: {e}")
             self._counters.read_errors += 1
+            await self._hangs(stripe, number, e)
             return False
         return True
+
+    async def _hangs(self, stripe: Stripe, number: int, error: Exception) -> None:
+        """A disk that hangs is recorded as down, so that the next read does not wait for it; one bad sector is not
+        that, nor a long queue, nor the only disk."""
+        if isinstance(error, Hung) and stripe.m:
+            with contextlib.suppress(Unavailable):  # no majority is left; what can be read still is
+                await self._members.failed(number, error)
 
     async def reconstruct(
         self,
