@@ -270,7 +270,6 @@ def _assemble(
         disks[number] = opener(path, number, recovered.store_id, incarnation, host, limits)
         return disks[number]
 
-    members.open_disk = open_disk
     for member in members.epoch.members:
         path = members.paths.get(member.number)
         if path is None or not member.up:
@@ -283,5 +282,6 @@ def _assemble(
             except Unavailable:
                 if not members.read_only:  # else the others can be read, if there are enough of them
                     raise
+    members.join(open_disk)
     recovered = msgspec.structs.replace(recovered, epoch=members.epoch)
     return Store(recovered, members, state, disks, shared, row, incarnation, host, limits)
