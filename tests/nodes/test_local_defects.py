@@ -64,3 +64,30 @@ def test_a_write_that_failed_in_its_second_part_leaves_nothing_that_nobody_settl
     assert sum(info.live for info in infos) < 2 * len(large)
     assert disk.index.get(b"w" * 15 + bytes([0]), 0) is None
     disk.close()
+
+
+def test_an_index_that_cannot_note_a_sealed_segment_fails_no_append_and_is_told_later(tmp_path: Path) -> None:
+    """The append that came upon it failed, its segment counted it as in flight for ever, and closing never ended."""
+    (tmp_path / "d").mkdir()
+    limits = replace(LIMITS, segment_size_max=10_000)
+    disk = LocalDisk.open_owner(tmp_path / "d", 7, STORE, b"1" * 16, Host(), limits)
+    mark, refused = disk.index.mark, []
+
+    def no_room(segment: bytes, **arguments: object) -> None:
+        refused.append(segment)
+        raise Full("shard index: no room", reason="disk")
+
+    disk.index.mark = no_room  # type: ignore[method-assign]
+    ids = [bytes([number]) * 16 for number in range(10)]
+    for write_id in ids:
+        disk.write([ShardWrite(write_id, 0, 1, 0, Owner.CHUNK, b"owner", 4000, [b"x" * 4000])])
+        disk.settle([write_id])
+    assert refused
+    disk.index.mark = mark  # type: ignore[method-assign]
+    infos = disk.segments()
+    assert len(infos) == 5
+    assert [info.sealed and info.settled for info in infos].count(False) == 1, "all but the one that is open"
+    assert all(info.total > 8000 for info in infos if info.sealed)
+    for write_id in ids:
+        assert disk.read(write_id, 0, 0, 4000) == b"x" * 4000
+    disk.close()

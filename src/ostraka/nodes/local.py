@@ -65,6 +65,7 @@ class LocalDisk:
         self._generation = self.space.generation
         self._lookup = Lookup(path, self.identity, host, limits, lambda: self.index, self.descriptors)
         self.settling = Settling()
+        self._unmarked: dict[SegmentId, tuple[int | None, int]] = {}  # what the index could not be told yet
         sequence = itertools.count()
         self._writers = tuple(self._writer(sequence, direct=direct) for direct in (False, True, False, True))
         self._buffered, self._direct, self._moved_buffered, self._moved_direct = self._writers
@@ -196,7 +197,16 @@ class LocalDisk:
 
     def _sealed(self, segment: SegmentId, size: int) -> None:
         settled = self.settling.sealed(segment)
-        self.index.mark(segment, total=size, flags=SEALED | SETTLED if settled else SEALED)
+        self._mark(segment, size, SEALED | SETTLED if settled else SEALED)
+
+    def _mark(self, segment: SegmentId, total: int | None, flags: int) -> None:
+        """Tell the index; what it has no room for is told later. It never fails the append that happened upon it."""
+        try:
+            self.index.mark(segment, total=total, flags=flags)
+        except (Full, OSError):
+            with self._opening:
+                known, more = self._unmarked.get(segment, (None, 0))
+                self._unmarked[segment] = (known if total is None else total, more | flags)
 
     # -- what became of writes
 
@@ -206,7 +216,12 @@ class LocalDisk:
 
     def _flush_settled(self) -> None:
         for segment in self.settling.take_settled():
-            self.index.mark(segment, flags=SETTLED)
+            self._mark(segment, None, SETTLED)
+        if self._unmarked:
+            with self._opening:
+                again, self._unmarked = self._unmarked, {}
+            for segment, (total, flags) in again.items():
+                self._mark(segment, total, flags)
 
     def release(self, shards: Sequence[tuple[bytes, int]]) -> None:
         self.settling.settle(write_id for write_id, _ in shards)
