@@ -81,6 +81,7 @@ class Store:
             limits=limits,
             executor=self.threads,
             pinned_before=self.pins.oldest,
+            redundant=lambda stripe: all(membership.disk(number) is not None for number in stripe.disks),
             on_damage=self.journal.entry,
             board=shared.board,
         )
