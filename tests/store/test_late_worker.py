@@ -55,7 +55,7 @@ def test_a_worker_that_is_replaced_after_a_disk_joined_writes_to_all_of_them(tmp
                 stream.write(msgspec.msgpack.encode(first_word))
             with os.fdopen(said_read, "rb") as stream:
                 said = await asyncio.to_thread(stream.read)
-            os.waitpid(worker, 0)
+            await asyncio.to_thread(os.waitpid, worker, 0)
             await store.close()
             return said
 

@@ -294,7 +294,7 @@ class Membership:
                 yield
 
     def join(self, open_disk: Callable[[int, Path], Disk]) -> None:
-        """From now on, disks that another process brought in are opened here too; those that have joined before, now."""
+        """Open the disks that other processes brought in: from now on, and those that have joined before."""
         with self._lock:
             self.open_disk = open_disk
             for member in self.epoch.members:
