@@ -1,6 +1,7 @@
 """Defects of the erasure pool that were found by reviewing it, each by its name."""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -73,5 +74,33 @@ def test_what_one_of_several_reads_raises_is_raised_as_it_is() -> None:
     async def run() -> None:
         with pytest.raises(Full):
             await all_of([waits(), fails(), waits()])
+
+    asyncio.run(run())
+
+
+def test_memory_of_reads_that_reconstruct_is_counted_and_comes_back(make_store: Any) -> None:
+    """k times what was read was taken beside limits.buffers_bytes_max: many degraded reads at once had no bound."""
+
+    async def run() -> None:
+        store = make_store(4, 2, 6)
+        body = bytes(range(256)) * 8192  # 2 MiB: shards of 512 KiB
+        stripe = await store.pool.write(Owner.CHUNK, b"owner", body, len(body))
+        store.down.add(stripe.disks[0])
+        buffers, seen = store.pool.buffers, []
+        lend_beyond = buffers.lend_beyond
+
+        def counted(size: int) -> memoryview:
+            view: memoryview = lend_beyond(size)
+            seen.append(buffers.bytes_used)
+            return view
+
+        buffers.lend_beyond = counted
+        got = await store.pool.read(stripe, 0, 300_000)
+        assert got == body[:300_000]
+        assert max(seen) >= 5 * 300_000  # what is read, and as much of each of k others
+        del got
+        gc.collect()
+        assert buffers.bytes_used == 0
+        await store.close()
 
     asyncio.run(run())

@@ -100,7 +100,13 @@ class Buffers:
 
     async def lend(self, size: int) -> memoryview:
         """``size`` bytes that come back by themselves when nobody refers to the view any more."""
-        buffer = await self.acquire(size)
+        return self._lent(await self.acquire(size), size)
+
+    def lend_beyond(self, size: int) -> memoryview:
+        """As `lend`, at once, the limit notwithstanding: it is counted, so that others wait for it to come back."""
+        return self._lent(self.acquire_beyond(size), size)
+
+    def _lent(self, buffer: PooledBuffer, size: int) -> memoryview:
         loop = asyncio.get_running_loop()
         memory = ffi.gc(ffi.from_buffer("unsigned char[]", buffer.whole), lambda _: _let_go(loop, buffer))
         return memoryview(ffi.buffer(memory, size))

@@ -167,6 +167,10 @@ class StripeReader:
             with contextlib.suppress(Unavailable):  # no majority is left; what can be read still is
                 await self._members.failed(number, error)
 
+    def _scratch(self, size: int) -> memoryview:
+        """Who reconstructs holds memory already, so it may not wait for more; but what it takes is counted."""
+        return memoryview(bytearray(size)) if size < _READ_WHOLE_MAX else self._buffers.lend_beyond(size)
+
     async def reconstruct(
         self,
         stripe: Stripe,
@@ -188,7 +192,7 @@ class StripeReader:
             more, others = others[: k - len(present)], others[k - len(present) :]
             if not more:
                 raise outcome.error(stripe)
-            scratch = {i: memoryview(bytearray(size)) for i in more}
+            scratch = {i: self._scratch(size) for i in more}
             good = await all_of([self._read_part(stripe, i, start, scratch[i], outcome) for i in more])
             for i, ok in zip(more, good, strict=True):
                 if ok:
