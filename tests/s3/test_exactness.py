@@ -1,13 +1,20 @@
 """Small things that clients and their test suites look at, as AWS answers them."""
 
+import email.header
 import hashlib
+import http.client
 import re
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
+from botocore.auth import HmacV1QueryAuth, S3SigV4Auth, S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 DEEP = "a/b"
+ROOT = ("ROOTKEY", "root-secret")  # of the rig
 
 
 def test_the_message_of_a_wrong_digest_is_the_message_alone(rig: Any, bucket: str) -> None:
@@ -199,3 +206,44 @@ def test_a_copy_of_a_multipart_object_is_one_piece(s3: Any, bucket: str, algorit
     assert "PartsCount" not in head
     assert s3.get_object(Bucket=bucket, Key="copy")["Body"].read() == body
     assert s3.head_object(Bucket=bucket, Key="k")["ETag"].endswith('-2"')
+
+
+def test_tags_of_a_bucket_are_put_with_200_and_removed_with_204(rig: Any, bucket: str) -> None:
+    body = b"<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>"
+    assert rig.send("PUT", f"/{bucket}?tagging", body=body).status == 200
+    assert rig.send("DELETE", f"/{bucket}?tagging").status == 204
+
+
+@pytest.mark.parametrize("signer", [HmacV1QueryAuth, S3SigV4QueryAuth])
+def test_checksums_in_a_presigned_url_are_ignored(rig: Any, s3: Any, bucket: str, signer: Any) -> None:
+    """SDKs put the checksum of the empty body there, because that is all that they have when they sign."""
+    query = "x-amz-checksum-crc32=AAAAAA%3D%3D&x-amz-sdk-checksum-algorithm=CRC32&x-amz-meta-kept=yes"
+    fields: dict[str, str] = {}
+    if signer is HmacV1QueryAuth:  # it writes the fields that it signs into the query itself
+        fields = dict(pair.split("=", 1) for pair in unquote(query).split("&"))
+    request = AWSRequest("PUT", f"{rig.endpoint}/{bucket}/k" + ("" if fields else f"?{query}"), headers=fields)
+    signer(Credentials(*ROOT), *(() if fields else ("s3", "us-east-1"))).add_auth(request)
+    answer = rig.send("PUT", request.url.partition(f":{rig.port}")[2], body=b"something", keys=None)
+    assert (answer.status, answer.code) == (200, "")
+    head = s3.head_object(Bucket=bucket, Key="k", ChecksumMode="ENABLED")
+    assert (head["ContentLength"], head["Metadata"]) == (9, {"kept": "yes"})
+    assert "ChecksumCRC64NVME" in head
+    assert "ChecksumCRC32" not in head
+
+
+def test_a_header_that_was_signed_as_utf8_and_sent_as_latin1_is_what_was_signed(rig: Any, bucket: str) -> None:
+    """Node sends header text as Latin-1; its signers sign the same text as UTF-8."""
+    request = AWSRequest("PUT", f"{rig.endpoint}/{bucket}/k", data=b"x", headers={"x-amz-meta-name": "caf\u00e9"})
+    S3SigV4Auth(Credentials(*ROOT), "s3", "us-east-1").add_auth(request)
+    connection = http.client.HTTPConnection("127.0.0.1", rig.port, timeout=30)
+    connection.request("PUT", f"/{bucket}/k", b"x", {n: v.encode("latin-1") for n, v in request.headers.items()})
+    assert connection.getresponse().status == 200
+    connection.close()
+    kept = rig.send("HEAD", f"/{bucket}/k").headers["x-amz-meta-name"]
+    assert str(email.header.make_header(email.header.decode_header(kept))) == "caf\u00e9"
+
+
+def test_a_date_before_the_epoch_is_no_date(rig: Any, bucket: str) -> None:
+    fields = {"Authorization": f"AWS {ROOT[0]}:sig", "Date": "Tue, 07 Jul 1950 21:53:04 GMT"}
+    answer = rig.send("GET", f"/{bucket}", fields, keys=None)
+    assert (answer.status, answer.code) == (403, "AccessDenied")

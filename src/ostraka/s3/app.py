@@ -20,6 +20,7 @@ from ostraka.s3 import cors
 from ostraka.s3.accounts import Accounts
 from ostraka.s3.address import Address, resolve
 from ostraka.s3.auth import Authenticated, Secret, authenticate
+from ostraka.s3.checksums import BY_HEADER
 from ostraka.s3.errors import S3Error, from_error
 from ostraka.s3.ops.call import Call, Config, Door, is_owner
 from ostraka.s3.ops.documents import XML_TYPE
@@ -33,6 +34,8 @@ _log = logging.getLogger("ostraka.s3")
 BUCKET_NAME_MAX = 255  # characters; no bucket that was ever made here has more than 63
 _OPEN_TO_ALL_ACCOUNTS = frozenset(("ListBuckets", "CreateBucket"))
 _unprintable = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]").sub  # a client's parser must find the code
+# Checksums in a presigned URL are those of the empty body that there was when it was signed: S3 ignores them, too.
+_NOT_HOISTED = frozenset(BY_HEADER) | {"x-amz-sdk-checksum-algorithm", "x-amz-trailer"}
 _EXPECTED_OWNER = "x-amz-expected-bucket-owner"
 
 
@@ -231,7 +234,8 @@ def _with_hoisted(headers: Headers, auth: Authenticated) -> Headers:
     """The headers, and the x-amz-* parameters of a presigned URL that stand for headers."""
     if not auth.hoisted:
         return headers
-    return Headers.of([*headers, *((n, v) for n, v in auth.hoisted.items() if n not in headers)])
+    hoisted = [(n, v) for n, v in auth.hoisted.items() if n not in headers and n not in _NOT_HOISTED]
+    return Headers.of([*headers, *hoisted]) if hoisted else headers
 
 
 def _size(response: Response) -> int | None:

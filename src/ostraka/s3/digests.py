@@ -102,6 +102,15 @@ def _check_sdk(text: str | None, present: Algorithm | None) -> None:
         raise S3Error("InvalidRequest", "Value for x-amz-sdk-checksum-algorithm header is invalid.")
 
 
+def wrong_algorithm(wanted: str, given: Algorithm | None) -> S3Error:
+    """The refusal of a part whose checksum is not of its upload's algorithm, or that has none."""
+    named = given.name.lower() if given is not None else "null"
+    return S3Error(
+        "InvalidRequest",
+        f"Checksum Type mismatch occurred, expected checksum Type: {wanted.lower()}, actual checksum Type: {named}",
+    )
+
+
 class Digests:
     """Implements ``objects.types.Digest`` for one body."""
 
@@ -122,8 +131,7 @@ class Digests:
         """
         named = expected.algorithm or expected.trailer
         if named is not None and algorithm is not None and named.name != algorithm:
-            message = f"Checksum Type mismatch occurred, expected checksum Type: {algorithm.lower()}, actual checksum Type: {named.name.lower()}"  # noqa: E501
-            raise S3Error("InvalidRequest", message)
+            raise wrong_algorithm(algorithm, named)
         self._expected = expected
         self._algorithm = named or ALGORITHMS[algorithm or DEFAULT]
         self._md5 = hashlib.md5(usedforsecurity=False)

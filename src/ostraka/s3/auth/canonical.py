@@ -59,6 +59,15 @@ def header_value(value: str) -> str:
     return value.strip(" \t")
 
 
+def as_latin1(text: str) -> str | None:
+    """Header text whose bytes were not UTF-8, read as Latin-1; None where they were."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape").decode("latin-1")
+    return None
+
+
 def fields(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Lower-case name to value; the canonical values of a repeated name are joined with a comma."""
     items = list(headers)

@@ -233,13 +233,17 @@ def _verify(
     key = _keys.get(secret.secret_key, terms.date, terms.region)
     lines = canonical.signed_lines(terms.names, headers)
     path, query = canonical.path(request.raw_path), canonical.query(request.raw_query, without)
-    first = _sign(claim, key, f"{request.method}\n{path}\n{query}\n{lines}\n{terms.signed}\n{declared}")
+    tail = f"{terms.signed}\n{declared}"
+    first = _sign(claim, key, f"{request.method}\n{path}\n{query}\n{lines}\n{tail}")
     if not hmac.compare_digest(first[0], claim.signature):
         # Some signers sign path and query as they send them, canonical or not; the decoded meaning is the same.
         sent = request.raw_path.decode("utf-8", "surrogateescape")
-        query = canonical.query_as_sent(request.raw_query, without)
-        again = _sign(claim, key, f"{request.method}\n{sent}\n{query}\n{lines}\n{terms.signed}\n{declared}")
-        if not hmac.compare_digest(again[0], claim.signature):
+        asked = canonical.query_as_sent(request.raw_query, without)
+        others = [f"{request.method}\n{sent}\n{asked}\n{lines}\n{tail}"]
+        text = canonical.as_latin1(lines)
+        if text is not None:  # some sign a header's text in UTF-8 and send it in Latin-1, which is how it is kept
+            others.append(f"{request.method}\n{path}\n{query}\n{text}\n{tail}")
+        if not any(hmac.compare_digest(_sign(claim, key, other)[0], claim.signature) for other in others):
             raise _mismatch(claim, first[1], first[2])
     _keys.keep(secret.secret_key, terms.date, terms.region, key)
     return secret, key
@@ -383,5 +387,8 @@ def _expires(text: str, limits: Limits) -> int:
         raise _query_error("X-Amz-Expires must be non-negative")
     if expires > limits.presign_seconds_max:
         most = limits.presign_seconds_max
-        raise _query_error(f"X-Amz-Expires must be less than a week (in seconds); that is, at most {most}")
+        raise _query_error(
+            "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than "
+            f"{most} seconds"
+        )
     return expires

@@ -38,9 +38,10 @@ def parse_any(text: str) -> float | None:
         return value
     try:
         parts = parsedate_tz(text)
-        return None if parts is None else float(mktime_tz(parts))
+        seconds = None if parts is None else float(mktime_tz(parts))
     except (ValueError, OverflowError, TypeError):
         return None
+    return seconds if seconds is None or seconds >= 0 else None  # before the epoch is no date to S3
 
 
 def basic(seconds: float) -> str:

@@ -65,7 +65,7 @@ async def upload_part(call: Call) -> Response:
         raise _half_named(call)
     number, upload_id = _part_number(call), _upload_id(call)
     upload = call.objects.upload(call.bucket, call.key, upload_id)
-    source, digest = open_part(call, upload.checksum_algorithm)
+    source, digest = open_part(call, upload.checksum_algorithm, upload.checksum_type)
     part = await call.objects.put_part(call.bucket, call.key, upload_id, number, source, digest)
     own = {a: v for a, v in part.checksums.items() if len(part.checksums) == 1 or a != checksums.DEFAULT}
     return empty(200, [("ETag", f'"{part.etag}"'), *_checksum_headers(own)])
@@ -97,9 +97,7 @@ async def _copy_part(call: Call, upload: Upload, number: int, source: ObjectInfo
         message = f"The specified copy source is larger than the maximum allowable size for a copy source: {call.limits.put_size_max}"  # noqa: E501
         raise S3Error("InvalidRequest", message)
     digest = Digests(Expected(), algorithm=upload.checksum_algorithm or None)
-    part = await call.objects.copy_part(
-        call.bucket, call.key, upload.upload_id, number, source, offset, length, digest
-    )
+    part = await call.objects.copy_part(call.bucket, call.key, upload.upload_id, number, source, offset, length, digest)
     headers = [("x-amz-copy-source-version-id", source.version_id)] if source.versioned else []
     value = {"LastModified": part.modified, "ETag": doc.quoted(part.etag)}
     return doc.answer(call, {**value, **doc.checksums(part.checksums)}, headers)

@@ -5,8 +5,8 @@ from typing import Any
 from ostraka.host import Buffer
 from ostraka.objects.types import Digest, Digested, Source
 from ostraka.s3 import bodies, model
-from ostraka.s3.checksums import ALGORITHMS, BY_HEADER, DEFAULT, encode
-from ostraka.s3.digests import Digests, Expected, expected_of, verify_bytes
+from ostraka.s3.checksums import ALGORITHMS, BY_HEADER, COMPOSITE, DEFAULT, encode
+from ostraka.s3.digests import Digests, Expected, expected_of, verify_bytes, wrong_algorithm
 from ostraka.s3.errors import S3Error
 from ostraka.s3.ops.call import Call
 from ostraka.s3.xml import decode_payload
@@ -42,10 +42,15 @@ def open_body(call: Call) -> tuple[Source, Digests]:
     return _open(call, expected_of(call.headers), None)
 
 
-def open_part(call: Call, algorithm: str) -> tuple[Source, Digest]:
-    """The same for a part; ``algorithm`` is its upload's, or "" if that was created without one."""
+def open_part(call: Call, algorithm: str, kind: str) -> tuple[Source, Digest]:
+    """The same for a part; ``algorithm`` and ``kind`` are its upload's, or "" if that was created without.
+
+    Raises S3Error InvalidRequest for a part without the checksum that a composite one is to be made of.
+    """
     expected = expected_of(call.headers)
     named = expected.algorithm or expected.trailer
+    if named is None and kind == COMPOSITE:
+        raise wrong_algorithm(algorithm, None)
     source, digest = _open(call, expected, algorithm or None)
     if not algorithm and named is not None and named.name != DEFAULT:
         return source, WithDefault(digest)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from ostraka.host import Buffer
 from ostraka.http import Headers, Response
 from ostraka.objects.types import ObjectInfo, ObjectReader
+from ostraka.s3.checksums import COMPOSITE
 from ostraka.s3.errors import S3Error
 from ostraka.s3.ops.attributes import encode_metadata, refuse_encryption_keys
 from ostraka.s3.ops.call import PART_MAX, Call, invalid, parse_number
@@ -156,7 +157,9 @@ async def _selected_part(call: Call, reader: ObjectReader, text: str) -> Selecti
     answer = object_headers(info)
     if info.part_count:
         answer.append(("x-amz-mp-parts-count", str(info.part_count)))
-        if checksums:
+        if checksums and info.part_count == 1 and info.checksum_type != COMPOSITE:
+            answer += checksum_headers(info)
+        elif checksums and info.checksum_type == COMPOSITE:  # else S3 tells no checksum of a part
             parts, _ = await reader.parts(number - 1, 1)
             if parts and parts[0].number == number:
                 own = {a: v for a, v in parts[0].checksums.items() if a in info.checksums}
