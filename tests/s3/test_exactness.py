@@ -247,3 +247,19 @@ def test_a_date_before_the_epoch_is_no_date(rig: Any, bucket: str) -> None:
     fields = {"Authorization": f"AWS {ROOT[0]}:sig", "Date": "Tue, 07 Jul 1950 21:53:04 GMT"}
     answer = rig.send("GET", f"/{bucket}", fields, keys=None)
     assert (answer.status, answer.code) == (403, "AccessDenied")
+
+
+def test_a_put_that_says_nothing_of_its_length_stores_nothing(rig: Any, s3: Any, bucket: str) -> None:
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
+    for target in (f"/{bucket}/k", f"/{bucket}/k?partNumber=1&uploadId={upload}"):
+        request = AWSRequest("PUT", f"{rig.endpoint}{target}", data=b"")
+        S3SigV4Auth(Credentials(*ROOT), "s3", "us-east-1").add_auth(request)
+        connection = http.client.HTTPConnection("127.0.0.1", rig.port, timeout=30)
+        connection.putrequest("PUT", target)
+        for name, value in request.headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        response = connection.getresponse()
+        assert (response.status, b"MissingContentLength" in response.read()) == (411, True)
+        connection.close()
+    assert rig.send("HEAD", f"/{bucket}/k").status == 404

@@ -61,7 +61,8 @@ def _open(call: Call, expected: Expected, algorithm: str | None) -> tuple[Source
     limits = call.door.limits
     body = bodies.open_body(call.request.body, call.auth, call.headers, limits, inline=False)
     length = body.length
-    if length is None:
+    # Without a length HTTP takes a body as empty; S3 refuses, so that nobody stores nothing by mistake.
+    if length is None or (not length and not call.auth.payload.chunked and "content-length" not in call.headers):
         raise S3Error("MissingContentLength")
     if length > limits.put_size_max:
         fields = {"ProposedSize": str(length), "MaxSizeAllowed": str(limits.put_size_max)}
