@@ -1,15 +1,17 @@
 """Half of a store is read-only, changes nothing on disk, and does not stand in the way of the whole."""
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
 
-from ostraka.errors import Unavailable
+from ostraka.errors import InUse, Unavailable
 from ostraka.host import Host, SystemFiles
 from ostraka.nodes import superblock
 from ostraka.nodes.membership import Membership
 from ostraka.state import Mutation, Put
+from ostraka.store import disks
 from ostraka.store.store import open_here
 
 
@@ -55,5 +57,26 @@ def test_what_the_owner_tells_the_workers_makes_them_read_only_too(tmp_path: Pat
                 worker.add_disk(number, path, None)
             with pytest.raises(Unavailable, match="read-only"):
                 worker.up()
+
+    asyncio.run(everything())
+
+
+def test_a_disk_that_joined_is_held_like_the_others_though_nobody_named_it(tmp_path: Path) -> None:
+    paths = [tmp_path / f"d{i}" for i in range(2)]
+    new = tmp_path / "d2"
+
+    async def everything() -> None:
+        async with open_here(paths):
+            pass
+        shutil.rmtree(paths[1])
+        async with open_here(paths[:1], existing=True) as store:
+            await disks.replace(store, lambda *_: None, old="", new=str(new))
+        async with open_here(paths[:1], existing=True) as store:
+            assert [disk.number for disk in store.membership.up()] == [0, 2]
+            with pytest.raises(InUse):
+                async with open_here([new], existing=True):
+                    pass
+        async with open_here([paths[0], new], existing=True):
+            pass
 
     asyncio.run(everything())

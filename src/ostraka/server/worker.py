@@ -120,6 +120,7 @@ def owner_main(
 
     async def _work(store: Store) -> None:
         store.state.on_index_lost = _abandon
+        store.held.take_others(store.membership.paths.values(), paths)  # an owner before us had locked them
         await apply_settings(config, store)
         control = ControlServer(store, limits)
         await control.start([Path(p) for p in store.recovered.paths.values()])

@@ -33,7 +33,7 @@ from ostraka.nodes import superblock
 from ostraka.nodes.local import LocalDisk
 from ostraka.nodes.opening import HARMLESS
 from ostraka.nodes.superblock import Member
-from ostraka.store.recovery import DERIVED, LOCK
+from ostraka.store.recovery import DERIVED
 from ostraka.store.store import Store
 
 log = logging.getLogger("ostraka.store")
@@ -342,7 +342,7 @@ def _wipe(path: Path) -> None:
 
 def _hold(store: Store, path: Path) -> None:
     """The new directory is ours as the others are, for as long as the store is open."""
-    store.held.enter_context(store.host.files.lock(path / LOCK))
+    store.held.take(path)
 
 
 async def _let_go(store: Store) -> None:

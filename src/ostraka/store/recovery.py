@@ -14,7 +14,7 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -74,6 +74,36 @@ def hold(paths: Sequence[Path], host: Host, *, make: bool) -> Iterator[None]:
             except OSError as e:  # a dead disk: it will count as missing
                 log.warning("%s cannot be locked: %s", path, e.strerror)
         yield
+
+
+class Held:
+    """Locks of directories that nobody named: of disks that joined while the store was served."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._locks = contextlib.ExitStack()
+        self._paths: set[str] = set()
+
+    def take(self, path: Path) -> None:
+        """Own that directory as the others are owned; nothing more if it is ours already. InUse."""
+        real = os.path.realpath(path)
+        if real not in self._paths:
+            self._locks.enter_context(self._host.files.lock(path / LOCK))
+            self._paths.add(real)
+
+    def take_others(self, paths: Iterable[Path], named: Iterable[Path]) -> None:
+        """Own those of the paths that `hold` did not see, as far as they can be locked. InUse."""
+        known = {os.path.realpath(path) for path in named}
+        for path in paths:
+            if os.path.realpath(path) not in known:
+                try:
+                    self.take(path)
+                except OSError as e:  # a dead disk
+                    log.warning("%s cannot be locked: %s", path, e.strerror)
+
+    def close(self) -> None:
+        self._paths.clear()
+        self._locks.close()
 
 
 def _is_no_directory(path: Path) -> bool:

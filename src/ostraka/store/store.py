@@ -34,7 +34,7 @@ from ostraka.state.opening import open_shared as open_state_shared
 from ostraka.state.truth import Copy
 from ostraka.store.guard import Admission
 from ostraka.store.keys import Keys
-from ostraka.store.recovery import INDEX, STATE, Recovered, hold, survey_and_judge, take_in
+from ostraka.store.recovery import INDEX, STATE, Held, Recovered, hold, survey_and_judge, take_in
 
 log = logging.getLogger("ostraka.store")
 
@@ -67,7 +67,7 @@ class Store:
         self.host = host
         self.limits = limits
         self.keys: Keys = recovered.keys
-        self.held = contextlib.ExitStack()  # locks of directories that joined while the store was open
+        self.held = Held(host)
         self.threads = ThreadPoolExecutor(max(THREADS_MIN, 4 * (os.cpu_count() or 1)), "ostraka")
         self.pins = Pins(state.sequence_lately, shared.pins, row)
         self.journal = DamageJournal(state)
@@ -157,19 +157,27 @@ def open_owner(
     """
     host = host or Host()
     opening, keys, formatted = survey_and_judge(paths, ec, existing, root, host)
-    members = take_in(opening, host, shared)
-    state, index = _recover_state(opening, members, host, limits, accept_loss=accept_loss)
-    recovered = Recovered(
-        store_id=opening.store_id,
-        epoch=members.epoch,
-        paths={n: str(p) for n, p in members.paths.items()},
-        missing=opening.missing,
-        index=str(index),
-        keys=keys,
-        formatted=formatted,
-        warnings=opening.warnings,
-    )
-    return _assemble(recovered, members, state, shared, row, host, limits, owner=True)
+    held = Held(host)
+    try:
+        held.take_others([*opening.present.values(), *opening.stale.values()], paths)
+        members = take_in(opening, host, shared)
+        state, index = _recover_state(opening, members, host, limits, accept_loss=accept_loss)
+        recovered = Recovered(
+            store_id=opening.store_id,
+            epoch=members.epoch,
+            paths={n: str(p) for n, p in members.paths.items()},
+            missing=opening.missing,
+            index=str(index),
+            keys=keys,
+            formatted=formatted,
+            warnings=opening.warnings,
+        )
+        store = _assemble(recovered, members, state, shared, row, host, limits, owner=True)
+    except BaseException:
+        held.close()
+        raise
+    store.held = held
+    return store
 
 
 def _recover_state(
