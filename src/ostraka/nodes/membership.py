@@ -15,7 +15,6 @@ import contextlib
 import errno
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -257,10 +256,11 @@ class Membership:
                 asked += 1
         found: list[tuple[Member, Superblock]] = []
         enough = False
-        until = time.monotonic() + _ASK_SECONDS  # of threads that really wait, whatever the host's clock says
+        clock = self._host.clock
+        until = clock.monotonic() + _ASK_SECONDS
         with contextlib.suppress(Empty):
             for _ in range(asked):
-                member, block = answers.get(timeout=max(0.0, until - time.monotonic()))
+                member, block = answers.get(timeout=max(0.0, until - clock.monotonic()))
                 if block is not None:
                     found.append((member, block))
             enough = True
