@@ -6,6 +6,7 @@ Every test speaks S3 through boto3 and `ostraka disk` through its own process, a
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from tests.crash.test_kill import fsck
 from ostraka.jobs.records import HEAL_KEY, HealRecord, decode
 from ostraka.jobs.stripes import pages, read_named
 from ostraka.store.store import open_here
-from ostraka.testing.ledger import KIB, MIB, PART_SIZE, Content, Ledger, Load
+from ostraka.testing.ledger import KIB, MIB, PART_SIZE, Content, Key, Ledger, Load
 from ostraka.testing.powercut import PowerCutDisk, missing
 from ostraka.testing.processes import ServerFailed, ServerProcess
 
@@ -396,3 +397,119 @@ def test_a_disk_that_vanishes_under_load_fails_no_call(tmp_path: Path, seed: int
         assert ledger.verify(s3) > 0
         server.terminate()
         fsck([*left, new])
+
+
+IMPATIENT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from ostraka.config import resolve
+from ostraka.limits import LIMITS
+from ostraka.server.run import run
+
+given = {"directories": tuple(sys.argv[1:]), "listen": "127.0.0.1:0", "json": True, "workers": "2"}
+sys.exit(run(resolve(given, config=None), replace(LIMITS, disk_seconds_max=2.0)))
+"""
+
+
+def impatient(disks: Sequence[Path]) -> ServerProcess:
+    """A server that gives a disk two seconds instead of thirty."""
+    server = ServerProcess(disks)
+    server.command = [sys.executable, "-P", "-c", IMPATIENT, *map(str, disks)]
+    return server
+
+
+@contextlib.contextmanager
+def healed(disk: PowerCutDisk) -> Iterator[PowerCutDisk]:
+    """Whatever happens inside: nothing can be stopped that hangs in a disk."""
+    try:
+        yield disk
+    finally:
+        disk.heal()
+
+
+@needs_fuse
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("number", [1, 4], ids=["with a copy of the state", "with shards only"])
+def test_a_disk_that_hangs_is_taken_out_of_service_and_fails_no_call(tmp_path: Path, seed: int, number: int) -> None:
+    ledger = Patient(BUCKET, seed)
+    with rack(tmp_path) as racked, impatient(racked.paths) as server:
+        s3 = server.client(retries={})
+        s3.create_bucket(Bucket=BUCKET)
+        fill(ledger, s3, "before", seed)
+        with healed(racked.disks[number]) as disk:
+            under_load(ledger, server, 15, disk.stall)
+            assert ledger.failures == []
+            assert ledger.verify(s3) > 0
+            assert statuses(racked.paths[5:])[number] == "down"
+
+
+@needs_fuse
+@pytest.mark.timeout(240)
+def test_a_disk_that_hangs_while_nobody_writes_is_noticed_by_a_read(tmp_path: Path, seed: int) -> None:
+    """Each read of it waited for the deadline, again and again: only writes took it out of service."""
+    ledger = Ledger(BUCKET, seed)
+    with rack(tmp_path) as racked, impatient(racked.paths) as server:
+        s3 = server.client(retries={})
+        s3.create_bucket(Bucket=BUCKET)
+        put(ledger, s3, "body", Content(seed, 9 * MIB))
+        server.terminate()  # what is in the page cache hangs not
+        server.start()
+        s3 = server.client(retries={})
+        for path in (racked.paths[4] / "segments").iterdir():
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        with healed(racked.disks[4]) as disk:
+            disk.stall()
+            assert ledger.verify(s3) == 1
+            assert statuses(racked.paths[5:])[4] == "down"
+            assert ledger.verify(s3) == 1
+
+
+def status_of(call: Callable[[], object]) -> tuple[int, str]:
+    """(HTTP status, S3 code) of a call; (200, "") when it went well."""
+    try:
+        call()
+    except ClientError as e:
+        return e.response["ResponseMetadata"]["HTTPStatusCode"], e.response["Error"]["Code"]
+    return 200, ""
+
+
+@needs_fuse
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("full", ["one", "all"])
+def test_a_full_disk_stops_no_delete_and_loses_nothing(tmp_path: Path, seed: int, full: str) -> None:
+    ledger = Ledger(BUCKET, seed)
+    with rack(tmp_path, 4) as racked, serve(racked.paths[:3]) as server:  # 2+1 on three mounts
+        s3 = server.client()
+        s3.create_bucket(Bucket=BUCKET)
+        fill(ledger, s3, "before", seed)
+        limited = racked.disks[:1] if full == "one" else racked.disks
+        for disk in limited:
+            disk.limit_space(4 * MIB)
+        refused = set()
+        for i in range(12):
+            content = Content(seed + i, 3 * MIB)
+            answer = status_of(
+                lambda i=i, content=content: s3.put_object(Bucket=BUCKET, Key=f"more/{i}", Body=content.bytes())
+            )
+            if answer == (200, ""):
+                ledger.keys[f"more/{i}"] = Key(content)
+            else:
+                refused.add(answer)
+        assert refused == (set() if full == "one" else {(507, "InsufficientStorage")}), refused
+        assert ledger.verify(s3) > 0
+        for size in SIZES:
+            name = f"before/{size}"
+            assert ledger.attempt(name, None, partial(s3.delete_object, Bucket=BUCKET, Key=name))
+        assert ledger.verify(s3) > 0
+        for disk in limited:
+            disk.heal()
+            disk.limit_space(1 << 40)
+        wait_until(
+            lambda: status_of(lambda: s3.put_object(Bucket=BUCKET, Key="probe", Body=bytes(MIB)))[0] == 200,
+            "there is room again",
+        )
+        s3.delete_object(Bucket=BUCKET, Key="probe")
+        fill(ledger, s3, "after", seed + 50)
+        assert ledger.verify(s3) > 0

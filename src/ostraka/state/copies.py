@@ -8,10 +8,11 @@ thread that waits for it is left to its fate.
 
 import contextlib
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -32,6 +33,8 @@ from ostraka.state.log import (
     seed_of,
 )
 from ostraka.state.meta import Position
+
+T = TypeVar("T")
 
 _ZERO_SIZE = 1 * MIB  # zeros written ahead of the records at a time
 _ZEROS = bytes(_ZERO_SIZE)
@@ -165,16 +168,26 @@ class Copies:
         for, another one that takes longer than the deadline has failed."""
         if not position.name:
             return False
-        probe = self._probe
-        file = self._current(position).file
-        count = file.preadv_now([probe], position.end)
-        if count is not None:
-            return any(probe[:count])
-        found = self._threads.submit(_read, file, position.end)  # TimeoutError is an OSError
-        return any(found.result(None if last else self._seconds_max))
+        current = self._open.get(position.disk)
+        if current is not None and current.name == position.name:
+            count = current.file.preadv_now([self._probe], position.end)
+            if count is not None:
+                return any(self._probe[:count])
+        return any(self._bounded(partial(self._read, position), last=last))
 
-    def left_behind(self, position: Position, commit: int) -> Record | None:
-        """The whole record of that commit which a dead writer left on a copy, if there is one. OSError."""
+    def _read(self, position: Position) -> bytes:
+        probe = bytearray(RECORD_HEADER_SIZE)
+        return bytes(probe[: self._current(position).file.preadv([probe], position.end)])
+
+    def _bounded(self, call: Callable[[], T], *, last: bool) -> T:
+        """A call in a thread; TimeoutError, which is an OSError, if it hangs and is not about the last copy."""
+        return self._threads.submit(call).result(None if last else self._seconds_max)
+
+    def left_behind(self, position: Position, commit: int, *, last: bool) -> Record | None:
+        """The whole record of that commit which a dead writer left on a copy, if there is one. OSError, as above."""
+        return self._bounded(partial(self._left_behind, position, commit), last=last)
+
+    def _left_behind(self, position: Position, commit: int) -> Record | None:
         if position.name:
             with contextlib.suppress(Corrupt):
                 reader = LogReader(self._current(position).file)
@@ -220,11 +233,6 @@ class Copies:
         self._threads.shutdown(wait=False)
         for disk in list(self._open):
             self._forget(disk)
-
-
-def _read(file: File, offset: int) -> bytes:
-    probe = bytearray(RECORD_HEADER_SIZE)
-    return bytes(probe[: file.preadv([probe], offset)])
 
 
 def _write_zeros(file: File, end: int) -> int:

@@ -146,7 +146,8 @@ class Engine:
             if position.disk in failed or (position.name and position.disk not in tails):
                 continue
             try:
-                left = left or self._copies.left_behind(position, meta.commit + 1)
+                alone = len(failed) + 1 == len(meta.copies)
+                left = left or self._copies.left_behind(position, meta.commit + 1, last=alone)
             except OSError as error:
                 failed[position.disk] = WriteFailed(error, False)
         if left is None:
