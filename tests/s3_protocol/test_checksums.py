@@ -194,3 +194,10 @@ def test_a_configuration_body_is_verified_when_it_says_how() -> None:
     verify_bytes(expect(content_md5=MD5), DATA)
     with pytest.raises(BodyError):
         verify_bytes(expect(x_amz_checksum_crc32=checksum("CRC32", b"a")), b"b")
+
+
+def test_content_md5_is_the_checksum_that_an_sdk_calls_md5() -> None:
+    md5 = ("content-md5", "kAFQmDzST7DWlj99KOF/cg==")
+    assert expected_of(Headers([md5, ("x-amz-sdk-checksum-algorithm", "MD5")])).md5 is not None
+    with pytest.raises(S3Error, match="no corresponding"):
+        expected_of(Headers([md5, ("x-amz-sdk-checksum-algorithm", "CRC32")]))

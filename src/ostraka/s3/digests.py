@@ -60,7 +60,10 @@ def expected_of(headers: Headers) -> Expected:
         message = "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed."
         raise S3Error("InvalidRequest", message)
     algorithm, value = (found[0][0], found[0][0].decode(found[0][1])) if found else (None, None)
-    _check_sdk(get("x-amz-sdk-checksum-algorithm"), algorithm or trailer)
+    named, present = get("x-amz-sdk-checksum-algorithm"), algorithm or trailer
+    if named and named.upper() == "MD5" and present is None and md5 is not None:
+        present = ALGORITHMS["MD5"]  # the JavaScript SDK sends its MD5 checksum as Content-MD5
+    _check_sdk(named, present)
     return Expected(md5, algorithm, value, trailer)
 
 
