@@ -1,11 +1,12 @@
 """A copy made anew from others: for a disk that replaces another, and for a copy that lags or is damaged.
 
-The snapshot is copied, then everything in the log behind it goes into one new log file; both are read back before
-they take their names. The old files of that copy go last, when the new ones are durable, except those that would
-sort behind the new log and be taken for its continuation: they are set aside under another name first.
+The snapshot is copied, then the log behind it is written anew; what is written is read back before it takes its name.
+Where an old log file begins, a new one begins too, which sorts right behind it and supersedes it. So the copy is as
+good as before, or better, at every step, and the old files go last. It may be the only copy there is.
 """
 
 import contextlib
+import itertools
 
 from ostraka.host import Host
 from ostraka.state.log import (
@@ -59,43 +60,31 @@ def reseed(host: Host, store: bytes, copy: Copy, truth: Truth, base: Base, epoch
         finally:
             staged.discard()
     keep = {snapshot_name(base.commit)}
-    if truth.last > base.commit:
-        keep.add(write_log(host, store, copy, truth, base.commit + 1, epoch, aside=old_names))
+    begins = {parsed[0] for name in old_names if (parsed := parse_log_name(name)) is not None}
+    firsts = sorted(f for f in {base.commit + 1, *begins} if base.commit < f <= truth.last)
+    for first, following in itertools.pairwise([*firsts, truth.last + 1]):
+        keep.add(write_log(host, store, copy, truth, first, epoch, following - 1))
     for name in old_names:
         if name not in keep and is_ours(name):
             with contextlib.suppress(FileNotFoundError):
-                files.unlink(directory / name)
-            with contextlib.suppress(FileNotFoundError):
-                files.unlink(directory / (name + ASIDE_SUFFIX))  # unsynced: one that comes back is healed away again
+                files.unlink(directory / name)  # unsynced: one that comes back is superseded
 
 
 def write_log(
-    host: Host, store: bytes, copy: Copy, truth: Truth, first: int, epoch: int, aside: list[str] | None = None
+    host: Host, store: bytes, copy: Copy, truth: Truth, first: int, epoch: int, last: int | None = None
 ) -> str:
-    """One log file with the records from first to the end of truth; returns its name. Corrupt; OSError.
-
-    ``aside``: names whose log files are out of the way before the new one appears.
-    """
+    """One log file with the records first..last (to the end of truth); returns its name. Corrupt; OSError."""
     files, directory = host.files, copy.path
     taken = [parsed[1] for name in files.names(directory) if (parsed := parse_log_name(name)) and parsed[0] == first]
     name = log_name(first, max(taken, default=-1) + 1)
     staged = StagedFile(files, directory, name, host.random(4).hex())
     try:
-        records = truth.records(first)
         incarnation = host.random(16)
         seed = seed_of(incarnation)
-        for number, record in enumerate(records):
-            if number == 0:
-                staged.write(encode_header(LogHeader(store, copy.disk, incarnation, epoch, first)))
+        staged.write(encode_header(LogHeader(store, copy.disk, incarnation, epoch, first)))
+        for record in truth.records(first, last):
             staged.write(encode_record(record, seed))
-
-        def set_aside() -> None:
-            for old in aside or ():
-                parsed = parse_log_name(old)
-                if parsed is not None and parsed > (first, 0):
-                    files.rename(directory / old, directory / (old + ASIDE_SUFFIX))
-
-        staged.publish(set_aside)
+        staged.publish()
     finally:
         staged.discard()
     return name

@@ -267,15 +267,11 @@ class StagedFile:
         self._offset += len(data)
         self._sum.update(data)
 
-    def publish(self, before: Callable[[], None] = lambda: None) -> None:
-        """Sync, read back what was written, rename, sync the directory (law 9). OSError.
-
-        ``before`` runs when the file is good, before it takes its name.
-        """
+    def publish(self) -> None:
+        """Sync, read back what was written, rename, sync the directory (law 9). OSError."""
         assert self._file is not None
         self._file.sync_data()
         self._read_back(self._file)
-        before()
         self._close()
         self._files.rename(self._staging, self._final)
         self._files.sync_directory(self._final.parent)
