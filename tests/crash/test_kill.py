@@ -1,6 +1,7 @@
 """kill -9 of the whole server, again and again, under mixed load: nothing that was acknowledged is lost."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from ostraka.testing.processes import ServerProcess
 BUCKET = "ledger"
 
 
-def fsck(disks: list[Path], environment: Mapping[str, str]) -> dict[str, Any]:
+def fsck(disks: list[Path], environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """`ostraka fsck --json`: the summary line; fails the test if it is not clean."""
     command = [sys.executable, "-m", "ostraka", "fsck", *map(str, disks), "--json"]
     bare = {k: v for k, v in environment.items() if "_KEY" not in k}
