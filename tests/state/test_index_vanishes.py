@@ -23,3 +23,22 @@ def test_an_index_that_goes_as_it_is_opened_is_no_empty_store(store: Any) -> Non
     with pytest.raises(Unavailable):
         other = open_shared(store.host, store.store, store.index, open_map=late)
         assert other.get(b"k") == b"1"
+
+
+def test_who_reads_while_the_state_is_closed_is_told_that_and_takes_no_index_for_lost(store: Any) -> None:
+    lost: list[str] = []
+    told: list[str] = []
+
+    class Watched(LmdbMap):
+        def close(self) -> None:
+            super().close()
+            with pytest.raises(Unavailable) as closed:
+                state.get(b"k")
+            told.append(closed.value.reason)
+
+    state = store.open(create=True, open_map=Watched)
+    state.on_index_lost = lost.append
+    state.apply([Mutation((), (Put(b"k", b"1"),))])
+    state.close_now()
+    assert told == ["closed"]
+    assert lost == []

@@ -222,10 +222,10 @@ class EmbeddedState:
             if self.recovery is not None and not self._index_suspect and self._use.generation == self._shared[0]:
                 self._mark_clean()
         finally:
+            self._shared = memoryview(bytes(8)).cast("Q")  # no generation: whoever still reads is told, not failed
             for use in [*self._retired, self._use]:
                 use.engine.close()
                 use.index.close()
-            self._shared = memoryview(bytes(8)).cast("Q")  # no generation: whoever still reads is told
             self._files.close()
 
     # -- care
