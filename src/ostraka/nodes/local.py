@@ -237,6 +237,8 @@ class LocalDisk:
         self._lookup.read_into(write_id, index, offset, into)
 
     def read_now(self, write_id: bytes, index: int, offset: int, length: int) -> memoryview | None:
+        if self._index is None:  # to open it may take as long as the disk likes
+            return None
         return self._lookup.read_now(write_id, index, offset, length)
 
     def verify(self, write_id: bytes, index: int) -> None:
