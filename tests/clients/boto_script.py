@@ -4,6 +4,7 @@ Knows nothing of Ostraka. A client here is made with an endpoint and nothing els
 """
 
 import hashlib
+import io
 import json
 import ssl
 import sys
@@ -260,6 +261,16 @@ def stream(url, bucket):
         with lock:
             seen.update(piece)
     assert seen.hexdigest() == hashlib.sha256(b"s" * ((11 << 20) + 5)).hexdigest()
+
+
+def empty(url, bucket):
+    """An empty object and one that is not, in turn, on one connection: an answer that is waited for is an error."""
+    s3 = client(url, read_timeout=5, retries={"max_attempts": 0})
+    bodies = [b"x" * (i % 2 * 2048) for i in range(8)]
+    for i, body in enumerate(bodies):
+        s3.put_object(Bucket=bucket, Key=f"empty/{i}", Body=io.BytesIO(body))
+    for i, body in enumerate(bodies):
+        assert s3.get_object(Bucket=bucket, Key=f"empty/{i}")["Body"].read() == body
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def test_presigned_get_and_put_with_sigv4(boto: Boto, endpoint: Endpoint, bucket
     assert all("X-Amz-Signature=" in url for url in urls.values())
 
 
-@pytest.mark.parametrize("step", ["pages", "versioning", "attributes", "many", "stream"])
+@pytest.mark.parametrize("step", ["pages", "versioning", "attributes", "many", "stream", "empty"])
 def test_a_program_of_today_and_of_two_years_ago(step: str, boto: Boto, endpoint: Endpoint, bucket: str) -> None:
     arguments = {"count": 320} if step == "pages" else {}
     boto.do(endpoint, step, bucket=bucket, **arguments)

@@ -453,14 +453,24 @@ class TestContinue:
             assert b"Connection: close\r\n" in client.written
             assert client.half_closed
 
-    async def test_it_is_not_sent_to_old_clients_nor_for_no_body(self, wire) -> None:
+    async def test_an_empty_body_gets_it_too_and_the_connection_goes_on(self, wire) -> None:
+        """Without it, boto3 waited for a minute for the answer to its next upload, and then sent that again."""
         async with wire.in_memory(hashed) as connect:
             client = connect()
             await client.feed(put(b"", b"Expect: 100-continue"))
+            assert client.written.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200")
+            assert b"Connection: close" not in client.written
+            await client.feed(self.HEAD)
+            await client.feed(self.BODY)
+            assert client.written.count(b"HTTP/1.1 100") == client.written.count(b"HTTP/1.1 200") == 2
+
+    async def test_it_is_not_sent_to_old_clients(self, wire) -> None:
+        async with wire.in_memory(hashed) as connect:
+            client = connect()
             await client.feed(self.HEAD.replace(b"HTTP/1.1", b"HTTP/1.0"))
             await client.feed(self.BODY)
             assert b"100 Continue" not in client.written
-            assert client.written.count(b"HTTP/1.1 200") == 2
+            assert client.written.count(b"HTTP/1.1 200") == 1
 
 
 class TestEarlyRefusal:

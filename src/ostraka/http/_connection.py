@@ -21,7 +21,7 @@ import struct
 from typing import TYPE_CHECKING, cast
 
 from ostraka.errors import Truncated
-from ostraka.http._body import NO_BODY, Body
+from ostraka.http._body import CONTINUE, NO_BODY, Body
 from ostraka.http._chunked import ChunkFraming
 from ostraka.http._exchange import run_exchange
 from ostraka.http._head import Refusal, check_partial, parse_head
@@ -215,6 +215,11 @@ class Connection(asyncio.BufferedProtocol):
         return request
 
     def _make_body(self, length: int | None, expects_continue: bool) -> Body:
+        if length == 0:
+            # Asked by who sends nothing: botocore takes a final answer without a 100 before it for a refusal, and
+            # then skips the status line of the next answer on this connection, and waits for it for a minute.
+            self.write(CONTINUE)
+            return NO_BODY
         chunks = ChunkFraming(self.server.limits) if length is None else None
         return Body(self, length, expects_continue, chunks)
 

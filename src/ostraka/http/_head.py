@@ -154,7 +154,8 @@ def parse_head(
 ) -> Request:
     """The request of a whole head, from the first byte of the request line to the empty line, both included.
 
-    ``make_body(length, expects continue)`` is called if there is a body. Raises Refusal.
+    ``make_body(length, expects continue)`` is called last, if there is a body or leave to send one is asked for.
+    Raises Refusal.
     """
     parts = head[: head.find(b"\r\n")].split(b" ")  # exactly two blanks; the parser checks what is between
     if len(parts) != 3:
@@ -199,7 +200,7 @@ def parse_head(
     expect = field("expect")
     expects = expect is not None and minor == 1 and _expects_continue(expect)
     keep_alive = minor == 1 if field("connection") is None else _keeps_alive(headers, minor)
-    body = NO_BODY if length == 0 else make_body(length, expects)
+    body = NO_BODY if length == 0 and not expects else make_body(length, expects)
     return Request(method, target, path, query, headers, version, keep_alive, body, peer, scheme, now)
 
 
