@@ -37,6 +37,7 @@ class Machine:
     def __init__(self, disks: Sequence[PowerCutDisk], without_sync: str = "") -> None:
         self.disks = disks
         self.without_sync = without_sync  # FILE:LINE of a sync that the writer leaves out
+        self.forget_all = False  # nothing that was not synced survives, instead of what the seed says
         self.hits = 1  # after how many of these it ends by itself
         self.keys: dict[str, Key] = {}
         self.acknowledged = 0
@@ -47,6 +48,10 @@ class Machine:
             environment |= {"OSTRAKA_TEST_WITHOUT_SYNC": self.without_sync, "OSTRAKA_TEST_HITS": str(self.hits)}
         command = [sys.executable, WRITER, *words, *(str(d.path / "store") for d in self.disks)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+    def cut(self, seed: int) -> None:
+        for disk in self.disks:
+            disk.cut(seed, forget_all=self.forget_all)
 
     def write(self, seed: int, rounds: int, stop_after: int) -> None:
         """Run the writer until so many changes were acknowledged (or it ends), then cut the power."""
@@ -64,8 +69,7 @@ class Machine:
                 self._note(json.loads(line))
         _, err = process.communicate()
         assert self.keys, f"the writer wrote nothing: {err[-1500:]}"
-        for disk in self.disks:
-            disk.cut(seed)
+        self.cut(seed)
 
     def _note(self, line: dict[str, Any]) -> None:
         if "begin" in line:

@@ -331,7 +331,7 @@ def obey(disk: Disk, order: dict[str, Any]) -> dict[str, Any]:
     """One order of powercut.PowerCutDisk."""
     match order.pop("do"):
         case "cut":
-            return disk.cut(order["seed"])
+            return disk.cut(order["seed"], order["forget_all"])
         case "counts":
             return dict(disk.counts)
         case "rule":

@@ -79,13 +79,13 @@ class PowerCutDisk:
 
     # -- power
 
-    def cut(self, seed: int) -> dict[str, int]:
+    def cut(self, seed: int, *, forget_all: bool = False) -> dict[str, int]:
         """Cut the power and switch it on again: ``path`` then shows what survived.
 
         Descriptors and maps from before fail for ever. Returns how many files and directory steps were not synced.
-        The same operations and the same seed give the same survivors.
+        The same operations and the same seed give the same survivors; with ``forget_all`` nothing unsynced survives.
         """
-        lost: dict[str, int] = self._ask(do="cut", seed=seed)
+        lost: dict[str, int] = self._ask(do="cut", seed=seed, forget_all=forget_all)
         self._unmount()
         self._mount()
         return lost

@@ -86,11 +86,11 @@ class PendingFile:
             done += 1
         del self.records[:done]
 
-    def cut(self, fd: int, rng: random.Random, strictness: Strictness = "posix") -> None:
+    def cut(self, fd: int, rng: random.Random, strictness: Strictness = "posix", *, forget_all: bool = False) -> None:
         """Turn the open file into what survived. Takes every pending change back, then replays by seed."""
         for record in reversed(self.records):
             _undo(fd, record)
-        _replay(fd, self.records, rng, strictness)
+        _replay(fd, self.records, rng, strictness, _mood(rng, forget_all))
         self.sync()
 
 
@@ -112,8 +112,13 @@ def write_all(fd: int, data: bytes, offset: int) -> None:
         view, offset = view[done:], offset + done
 
 
-def _replay(fd: int, records: list[Write | Resize], rng: random.Random, strictness: Strictness) -> None:
-    mood = rng.choice(("all", "none", "mixed", "mixed"))  # whole files early or late on the disk are likely, too
+def _mood(rng: random.Random, forget_all: bool) -> str:
+    """Whether all, nothing or some of it survives: whole files early or late on the disk are likely, too."""
+    mood = rng.choice(("all", "none", "mixed", "mixed"))
+    return "none" if forget_all else mood
+
+
+def _replay(fd: int, records: list[Write | Resize], rng: random.Random, strictness: Strictness, mood: str) -> None:
     plans: list[tuple[Write | Resize, list[tuple[int, int]], bool]] = []
     forced: set[int] = set()  # sectors of which a later, partial write was kept: they hold what was there before it
     for record in reversed(records):
@@ -286,12 +291,12 @@ class Namespace:
                 if ino is not None:
                     self.release(ino)
 
-    def cut(self, rng: random.Random) -> dict[int, dict[str, int]]:
+    def cut(self, rng: random.Random, *, forget_all: bool = False) -> dict[int, dict[str, int]]:
         """The tree that survives: what was synced, and by seed some of the rest. Only what the root reaches."""
         if self.strictness == "ext4":
-            chosen = set(range(rng.randint(0, len(self.steps))))
+            chosen = set(range(0 if forget_all else rng.randint(0, len(self.steps))))
         else:
-            mood = rng.choice(("all", "none", "mixed", "mixed"))
+            mood = _mood(rng, forget_all)
             chosen = {i for i in range(len(self.steps)) if _coin(rng, mood)}
         self._settle(chosen)
         reached: dict[int, dict[str, int]] = {}

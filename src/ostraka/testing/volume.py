@@ -105,7 +105,7 @@ class Volume:
 
     # -- the power, and faults
 
-    def cut(self, seed: int) -> dict[str, int]:
+    def cut(self, seed: int, forget_all: bool) -> dict[str, int]:
         """The power goes: from now on every operation fails, and the backing directory holds what survived."""
         with self.mutex:
             self.off = True
@@ -114,8 +114,9 @@ class Volume:
             for number, inode in sorted(self.inodes.items()):
                 if inode.pending.records:
                     lost["files"] += 1
-                    inode.pending.cut(self._fd(inode), random.Random(f"{seed}/{number}"), self.strictness)
-            self.save(self.names.cut(random.Random(f"{seed}/names")))
+                    rng = random.Random(f"{seed}/{number}")
+                    inode.pending.cut(self._fd(inode), rng, self.strictness, forget_all=forget_all)
+            self.save(self.names.cut(random.Random(f"{seed}/names"), forget_all=forget_all))
             return lost
 
     def _enter(self, op: str, path: str) -> None:
