@@ -12,7 +12,7 @@ import pytest
 
 from ostraka.host import SystemClock
 from ostraka.nodes.types import Disk, Owner, ShardWrite
-from ostraka.pools.lanes import Lane
+from ostraka.pools.lanes import Hung, Lane
 
 
 class Memory(bytearray):
@@ -51,6 +51,26 @@ def test_calls_behind_a_disk_that_hangs_hold_no_memory_and_new_ones_are_answered
         go.set()  # it comes back, and so does the lane
         await asyncio.gather(*(event.wait() for event in back))
         assert await lane.call(lambda: True)
+        lane.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("answers", [False, True], ids=["nothing else is answered", "others are answered"])
+def test_a_call_that_takes_too_long_tells_a_disk_that_hangs_from_one_bad_place(answers: bool) -> None:
+    """The word for it was there, and nobody said it: reads waited for a disk that hung, again and again."""
+
+    async def run() -> None:
+        lane = Lane("slow", None, 2, SystemClock(), 0.4)
+        go = threading.Event()
+        slow = lane.call(go.wait)
+        while answers and not slow.done():
+            await lane.call(lambda: None)
+            await asyncio.sleep(0)
+        with pytest.raises(TimeoutError) as caught:
+            await slow
+        assert isinstance(caught.value, Hung) is not answers
+        go.set()
         lane.close()
 
     asyncio.run(run())

@@ -5,6 +5,8 @@ the scheduler decides when the next piece is due, how much of the machine it may
 """
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -109,6 +111,33 @@ async def finish(work: Awaitable[T]) -> T:
 async def in_thread(function: Callable[..., T], *arguments: object) -> T:
     """A blocking call, seen to its end."""
     return await finish(asyncio.to_thread(function, *arguments))
+
+
+async def within(seconds: float, function: Callable[[], T]) -> T:
+    """A blocking call that is left to itself, with its thread, when it takes longer: TimeoutError. No pool of threads
+    is used up by it, and no process waits for it at its end."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def answer(result: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)  # type: ignore[arg-type]
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = function()
+        except BaseException as e:
+            failure = e
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(answer, result, failure)
+
+    threading.Thread(target=run, name=f"within {seconds} seconds", daemon=True).start()
+    return await asyncio.wait_for(future, seconds)
 
 
 async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

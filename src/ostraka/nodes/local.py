@@ -110,7 +110,7 @@ class LocalDisk:
                 if self._closed:
                     raise OSError(errno.EBADF, f"{self.path}: closed")
                 if self._index is None:
-                    self._index = ShardIndex(recovery.index_directory(self.path), self._map_size)
+                    self._index = recovery.open_index(self.host, self.path, self._map_size)
                 index = self._index
         return index
 

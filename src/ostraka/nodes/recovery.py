@@ -38,6 +38,7 @@ _DATA: Final = "data.mdb"
 _LOCK: Final = "lock.mdb"
 _MAP_SIZE_MIN: Final = 1 << 30
 _HASH_BLOCK: Final = 1 << 20
+_PAGE_SIZE: Final = 4096
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -164,10 +165,24 @@ def extent_of(segment: SegmentId, offset: int, header: ShardHeader) -> Extent:
     return Extent(segment, offset, size, header)
 
 
+def open_index(host: Host, disk: Path, map_size: int) -> ShardIndex:
+    """Open the index, new if there is none. The disk is waited for before LMDB is asked: that call holds the
+    interpreter's lock, so that on a disk that hangs it would stop every thread of the process. (LMDB's lock file is
+    left alone: to close it drops the locks that this process has on it.)"""
+    path = index_directory(disk)
+    with contextlib.suppress(FileNotFoundError):
+        file = host.files.open(path / _DATA)
+        try:
+            file.preadv([bytearray(2 * _PAGE_SIZE)], 0)
+        finally:
+            file.close()
+    return ShardIndex(path, map_size)
+
+
 def rebuild(host: Host, disk: Path, identity: Identity, map_size: int) -> int:
     """Fill an empty index from the segments; returns how many segments could not be read (their shards read as
     unavailable until they can be, never as absent: local.py counts them before it says so)."""
-    index = ShardIndex(index_directory(disk), map_size)
+    index = open_index(host, disk, map_size)
     unreadable = 0
     try:
         segments = segment_ids(host, disk)

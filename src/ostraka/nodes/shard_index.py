@@ -9,7 +9,6 @@ Knows nothing of when to doubt (local.py) nor of files (segments/).
 
 import contextlib
 import errno
-import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,7 +28,6 @@ _ROW: Final = struct.Struct("<20sQQIQQIBBBB")  # then the cells' checksums, then
 _SUM: Final = struct.Struct("<Q")
 _SEGMENT: Final = struct.Struct("<QQQB7x")
 _READERS_MAX: Final = 1024
-_PAGE_SIZE: Final = 4096
 
 SEALED: Final = 1
 SETTLED: Final = 2  # every write in it was committed or given up: anybody may compact it
@@ -74,22 +72,10 @@ def _unpack_row(key: bytes, row: bytes) -> Extent | None:
     return Extent(segment, offset, size, header)
 
 
-def _touch(path: Path) -> None:
-    """Wait for the disk before LMDB is opened: that call holds the interpreter's lock, so on a disk that hangs it would
-    stop all threads of the process. The lock file is left alone: closing it would drop LMDB's locks on it."""
-    with contextlib.suppress(FileNotFoundError):
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            os.pread(fd, 2 * _PAGE_SIZE, 0)
-        finally:
-            os.close(fd)
-
-
 class ShardIndex:
     """The index of one disk, open in this process. Any thread may call anything; no call spans an await."""
 
     def __init__(self, path: Path, map_size: int) -> None:
-        _touch(path / "data.mdb")
         with _faults():
             self._env = lmdb.open(
                 str(path),

@@ -81,6 +81,7 @@ class Lane:
         self._period = seconds_max / _TICKS
         self._observed = 0.0  # seconds that this process saw pass while calls were under way
         self._ticked = 0.0
+        self._answered = -1.0  # by that count, when the last call was
         self._hanging = 0  # threads in a call that took too long
 
     def call(self, run: Callable[[], T], done: Callable[[], None] | None = None) -> "asyncio.Future[T]":
@@ -103,7 +104,7 @@ class Lane:
             thread.start()
         future: asyncio.Future[Any] = loop.create_future()
         if self._hanging >= self._threads_max:
-            future.set_exception(TimeoutError(f"{self._name}: hangs"))
+            future.set_exception(Hung(f"{self._name}: hangs"))
             if done is not None:
                 done()
             return future
@@ -171,7 +172,7 @@ class Lane:
             return None, e
 
     def _answer(self, batch: Sequence[_Call], answer: Any, error: BaseException | None) -> None:
-        self._answered = self._clock.monotonic()
+        self._answered = self._observed
         for call in batch:
             self._pending.pop(call, None)
             self._hanging -= call.hangs
@@ -199,7 +200,9 @@ class Lane:
     def _too_late(self, call: _Call) -> None:
         del self._pending[call]
         if not call.future.done():
-            call.future.set_exception(TimeoutError(f"{self._name}: no answer in {self._seconds_max} seconds"))
+            silent = self._answered < call.started  # else there is a long queue, or one bad place on it
+            kind = Hung if silent else TimeoutError
+            call.future.set_exception(kind(f"{self._name}: no answer in {self._seconds_max} seconds"))
         if not call.claim():
             call.hangs = call.leads
             self._hanging += call.hangs

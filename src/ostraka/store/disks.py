@@ -26,7 +26,7 @@ import msgspec
 
 from ostraka.errors import Corrupt, Invalid, OstrakaError, Refused, Unavailable
 from ostraka.jobs import heal, state_copies
-from ostraka.jobs.ground import Budget, in_thread
+from ostraka.jobs.ground import Budget, in_thread, within
 from ostraka.jobs.heal import Heal
 from ostraka.jobs.stripes import Mended, Named
 from ostraka.nodes import superblock
@@ -53,17 +53,15 @@ async def list_disks(store: Store) -> dict[str, Any]:
     """Every member of the store, with what is known of it here."""
     membership = store.membership
     membership.disk(-1)  # takes over what another process changed
+    members = membership.epoch.members
+    asked = await asyncio.gather(*(_ask(store, member) for member in members))
     rows = []
-    for member in membership.epoch.members:
+    for member, (status, free, total) in zip(members, asked, strict=True):
         path = membership.paths.get(member.number)
-        free = total = None
-        if path is not None and member.up:
-            with contextlib.suppress(OSError):
-                free, total = await asyncio.to_thread(store.host.files.free, path)
         rows.append(
             {
                 "number": member.number,
-                "status": _status(store, member),
+                "status": status,
                 "state": member.state,
                 "free": free,
                 "total": total,
@@ -75,11 +73,29 @@ async def list_disks(store: Store) -> dict[str, Any]:
     return {"disks": rows, "epoch": epoch.number, "k": epoch.k, "m": epoch.m, "read_only": membership.read_only}
 
 
-def _status(store: Store, member: Member) -> str:
+async def _ask(store: Store, member: Member) -> tuple[str, int | None, int | None]:
+    """(status, free bytes, bytes in all) of a disk; one that hangs is not waited for longer than any other call."""
+    path = store.membership.paths.get(member.number)
     if not member.up:
-        return "down" if member.number in store.membership.paths else "missing"
-    if vanished(store, member.number):
-        return "vanished"
+        return "missing" if path is None else "down", None, None
+    if path is None:
+        return "vanished", None, None
+
+    def ask() -> tuple[str, int | None, int | None]:
+        if vanished(store, member.number):
+            return "vanished", None, None
+        try:
+            return _status(store, member), *store.host.files.free(path)
+        except OSError:
+            return _status(store, member), None, None
+
+    try:
+        return await within(store.limits.disk_seconds_max, ask)
+    except TimeoutError:
+        return "hangs", None, None
+
+
+def _status(store: Store, member: Member) -> str:
     if member.healing:
         return "healing"
     return "read-only" if store.membership.read_only else "up"
