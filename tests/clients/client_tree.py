@@ -101,6 +101,8 @@ class Tree:
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(self._random.randbytes(size))
+        before = time.time() - 5  # LastModified counts whole seconds: a file of the same one would be sent again
+        os.utime(path, (before, before))
 
 
 def digests(root: Path) -> dict[str, str]:
