@@ -1,6 +1,7 @@
 """Defects of a local disk that were found by reviewing it, each by its name."""
 
 import errno
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import msgspec
 import pytest
 
 from ostraka.errors import Full
-from ostraka.host import Host
+from ostraka.host import Host, SystemClock
 from ostraka.limits import LIMITS
 from ostraka.nodes.local import LocalDisk
 from ostraka.nodes.types import Owner, ShardWrite
@@ -38,6 +39,34 @@ def test_the_bound_on_reserves_leaves_compaction_room_on_a_huge_disk(tmp_path: P
         pass
     with disk.space.reserve(writes // 4, limits.reserve_deletes):
         pass
+    disk.close()
+
+
+def test_whoever_asks_for_the_room_of_a_disk_that_hangs_does_not_wait(tmp_path: Path) -> None:
+    """The event loop asked, and a worker that was serving well from the other disks answered nobody any more."""
+    go, asked = threading.Event(), threading.Event()
+
+    class Hanging(FaultyFiles):
+        def free(self, path: Path) -> tuple[int, int]:
+            if hangs:
+                asked.set()
+                go.wait()
+            return super().free(path)
+
+    class Turned(SystemClock):
+        ahead = 0.0
+
+        def monotonic(self) -> float:
+            return super().monotonic() + self.ahead
+
+    hangs, clock = False, Turned()
+    disk = LocalDisk.open_owner(tmp_path, 7, STORE, b"1" * 16, Host(Hanging(), clock), LIMITS)
+    before = disk.free()
+    hangs = True
+    clock.ahead = 60
+    assert disk.free() == disk.free() == before
+    assert asked.wait(10)
+    go.set()
     disk.close()
 
 

@@ -41,8 +41,9 @@ class Space:
         self._slot = self._take_slot(shared.parent)
         self._mine = 0
         self._store(self._slot, 0)
-        self._free = (0, 0)
-        self._free_until = -1.0
+        self._free = host.files.free(directory)
+        self._free_until = host.clock.monotonic() + _FREE_SECONDS
+        self._asking = threading.Lock()
 
     def _take_slot(self, directory: Path) -> int:
         for slot in range(1, _SLOTS + 1):
@@ -73,12 +74,19 @@ class Space:
         self._store(0, self._load(0) + 1)
 
     def free(self) -> tuple[int, int]:
-        """(free, total) bytes of the file system, at most a second old."""
-        now = self._host.clock.monotonic()
-        if now >= self._free_until:
-            self._free = self._host.files.free(self._directory)
-            self._free_until = now + _FREE_SECONDS
+        """(free, total) bytes of the file system, as last known. It never waits for the disk: what is older than a
+        second is asked for by a thread, and whoever comes next has it."""
+        if self._host.clock.monotonic() >= self._free_until and self._asking.acquire(blocking=False):
+            threading.Thread(target=self._ask, name="free", daemon=True).start()
         return self._free
+
+    def _ask(self) -> None:
+        try:
+            with contextlib.suppress(OSError):  # a disk on its way out: the next write finds out
+                self._free = self._host.files.free(self._directory)
+            self._free_until = self._host.clock.monotonic() + _FREE_SECONDS
+        finally:
+            self._asking.release()
 
     def _reserve(self, total: int, fraction: float) -> int:
         """Bytes to be held back. The bound on the largest reserve scales all of them: on a huge disk as well, what
@@ -87,7 +95,7 @@ class Space:
         return int(total * fraction * min(1.0, self._limits.reserve_bytes_max / max(largest, 1.0)))
 
     def check(self, fraction: float) -> None:
-        """Full if the reserve is touched already, by what was free within the last second."""
+        """Full if the reserve is touched already, by what is known to be free."""
         free, total = self.free()
         if free < (reserve := self._reserve(total, fraction)):
             raise Full(f"{self._directory}: {free} bytes free, {reserve} of them held back", reason="disk")
@@ -96,7 +104,7 @@ class Space:
     def reserve(self, size: int, fraction: float) -> Iterator[None]:
         """Hold ``size`` bytes while they are being written; Full if that would cut into the reserve."""
         with self._lock:
-            free, total = self._host.files.free(self._directory)
+            self._free = free, total = self._host.files.free(self._directory)
             reserve = self._reserve(total, fraction)
             promised = sum(_PROMISES.unpack_from(self._words, 8))
             if free - promised - size < reserve:

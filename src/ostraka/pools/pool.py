@@ -97,13 +97,7 @@ class ErasurePool:
     def _order(self, write_id: bytes, disks: dict[int, Disk]) -> list[int]:
         if len(disks) == 1:
             return list(disks)
-        weights = []
-        for number, disk in disks.items():
-            try:
-                weights.append((number, float(disk.free()[1])))
-            except OSError:  # writing to it will tell
-                weights.append((number, 1.0))
-        return ring.order(write_id, weights)
+        return ring.order(write_id, [(number, float(disk.free()[1])) for number, disk in disks.items()])
 
     async def _encode(self, body: PooledBuffer | Buffer, length: int, k: int, m: int, size: int) -> list[list[Buffer]]:
         """The pieces of all k+m shards."""

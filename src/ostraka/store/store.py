@@ -102,10 +102,7 @@ class Store:
         for member in self.membership.epoch.members:
             disk = self.disks.get(member.number) if member.state and member.up else None
             if disk is not None:
-                try:
-                    disk.space.check(self.limits.reserve_writes)
-                except OSError:
-                    continue  # a disk on its way out: the commit finds out
+                disk.space.check(self.limits.reserve_writes)
 
     async def tend(self) -> None:
         """What a serving process has to do once in `TEND_SECONDS`: pay what is owed, let old readers go."""

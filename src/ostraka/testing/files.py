@@ -137,4 +137,5 @@ class FaultyFiles(SystemFiles):
         self.directory_syncs.append(path)
 
     def free(self, path: Path) -> tuple[int, int]:
+        self.meet("free", path)
         return self.room or super().free(path)
