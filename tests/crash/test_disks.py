@@ -328,6 +328,7 @@ def test_a_two_disk_store_that_lost_one_reads_only_until_it_is_replaced(
         assert ledger.verify(s3) > 0  # nothing was stored, nothing was deleted
         if serving:
             assert replace(disks[1:], new)["repaired"] > 0
+            assert len(disk_rows([new])) == 2  # the server answers in the directory that joined it
             fill(ledger, s3, "after", seed + 100)
             assert ledger.verify(s3) > 0
     if not serving:

@@ -6,6 +6,7 @@ import socket
 import threading
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,7 +42,8 @@ def operations(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def serve(directory: Path, talk: Any) -> Any:
     async def main() -> Any:
-        server = ControlServer(None, LIMITS)  # type: ignore[arg-type]  # these operations ask nothing of the store
+        store: Any = SimpleNamespace(membership=SimpleNamespace(paths={}))  # these operations ask nothing of it
+        server = ControlServer(store, LIMITS)
         await server.start([directory])
         try:
             return await asyncio.to_thread(talk)

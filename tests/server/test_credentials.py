@@ -121,6 +121,16 @@ def test_an_account_may_not_touch_what_it_does_not_own_and_root_may_everything(t
         refused("InvalidAccessKeyId", server.client_of("nobody", "guess").list_buckets)
 
 
+def test_a_bucket_of_the_settings_that_another_account_owns_stays_so_and_the_log_says_it(tmp_path: Path) -> None:
+    with Served(tmp_path, environment=OTHERS):
+        pass
+    taken = OTHERS | {"OSTRAKA_BUCKETS": "roots:ann,anns:ann"}
+    with Served(tmp_path, environment=taken) as server:
+        assert [b["Name"] for b in server.client_of("ann-key", "ann-secret").list_buckets()["Buckets"]] == ["anns"]
+        assert "bucket roots is owned by root already" in server.log_text()
+        assert "bucket anns" not in server.log_text()
+
+
 def test_an_account_is_updated_by_its_setting_and_never_deleted_for_want_of_one(tmp_path: Path) -> None:
     with Served(tmp_path, environment=OTHERS) as server:
         server.client_of("ann-key", "ann-secret").put_object(Bucket="anns", Key="k", Body=b"1")

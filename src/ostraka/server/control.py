@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,16 @@ class ControlServer:
         self._limits = limits
         self._turn = asyncio.Lock()
         self._servers: list[asyncio.Server] = []
+        self._tried: set[Path] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self, directories: Sequence[Path]) -> None:
-        """Listen in each directory; one that cannot hold a socket is passed over with a warning."""
+    async def start(self, directories: Iterable[Path]) -> None:
+        """Listen in each directory where that was not tried yet; one that cannot hold a socket is passed over with a
+        warning."""
         for directory in directories:
+            if directory in self._tried:
+                continue
+            self._tried.add(directory)
             try:
                 sock = self._bind(directory)
             except OSError as e:
@@ -119,7 +124,9 @@ class ControlServer:
             if self._turn.locked():
                 progress("waiting for another command", 0, None)
             async with self._turn:
-                say({"result": await operation(self._store, progress, **request.arguments)})
+                result = await operation(self._store, progress, **request.arguments)
+                await self.start(self._store.membership.paths.values())  # a directory that joined leads here as well
+                say({"result": result})
         except (ValueError, TypeError, msgspec.MsgspecError) as e:
             say({"error": "Invalid", "reason": "request", "message": str(e)})
         except OstrakaError as e:

@@ -271,7 +271,8 @@ class Supervisor:
             if child.pid:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child.pid, signal.SIGTERM)
-        deadline = time.monotonic() + self.limits.shutdown_seconds_max + 2.0
+        allowed = self.limits.shutdown_seconds_max + self.limits.linger_seconds_max + 2.0  # what a worker gives itself
+        deadline = time.monotonic() + allowed
         while any(c.pid for c in children):
             left = deadline - time.monotonic()
             for child in children:

@@ -161,8 +161,13 @@ async def apply_settings(config: ServeConfig, store: Store) -> None:
     for bucket in config.buckets:
         if bucket.account and bucket.account not in names:
             raise Invalid(f"bucket {bucket.name}: there is no account {bucket.account!r}", reason="buckets")
-        with contextlib.suppress(Exists):
-            await store.objects.create_bucket(bucket.name, bucket.account or ROOT_NAME, config.region)
+        wanted = bucket.account or ROOT_NAME
+        try:
+            await store.objects.create_bucket(bucket.name, wanted, config.region)
+        except Exists:
+            owner = store.objects.bucket(bucket.name).owner
+            if owner != wanted:
+                log.warning("bucket %s is owned by %s already, and stays so: not by %s", bucket.name, owner, wanted)
 
 
 async def _put_account(accounts: StateAccounts, account: AccountSetting, store: Store) -> None:
