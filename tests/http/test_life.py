@@ -307,7 +307,9 @@ async def test_plain_and_tls_may_be_served_at_once(tls) -> None:
     await server.start([plain])
     await server.start([secure], tls[0])
     for port, context, scheme in ((ports[0], None, b"http "), (ports[1], tls[1], b"https ")):
-        reader, writer = await asyncio.open_connection("localhost", port, ssl=context)
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=context, server_hostname="localhost" if context else None
+        )
         writer.write(GET)
         assert (await reader.readuntil(scheme)).startswith(b"HTTP/1.1 200")
         writer.transport.abort()
