@@ -345,3 +345,70 @@ async def test_large_bodies_in_several_buffers_arrive_whole(wire) -> None:
         client = await served.connect(receive_buffer=16 << 10)
         for _ in range(2):
             assert (await client.ask(GET)).body == b"".join(parts)
+
+
+async def test_an_answer_at_hand_is_sent_in_the_call_that_brought_the_request(wire) -> None:
+    done: list[tuple[int, int]] = []
+
+    def handler(request: Request) -> Response:
+        if request.target == b"/fails":
+            raise RuntimeError("our own mistake")
+        return Response(200, body=request.target)
+
+    hooks = {"on_complete": lambda request, status, sent, seconds: done.append((status, sent))}
+    async with wire.in_memory(handler, hooks=hooks) as connect:
+        client = connect()
+        view = client.protocol.get_buffer(-1)
+        view[: len(GET)] = GET
+        client.protocol.buffer_updated(len(GET))  # and not one turn of the loop
+        assert bytes(client.written).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert done == [(200, 1)]
+        await client.feed(GET * 40)  # sent ahead: the connection's task answers them
+        await client.settle()
+        assert client.written.count(b"HTTP/1.1 200 OK\r\n") == 41
+        assert len(done) == 41
+        await client.feed(b"GET /fails HTTP/1.1\r\nHost: a\r\n\r\n")
+        await client.settle()
+        assert client.written.count(b"HTTP/1.1 500 ") == 1
+        assert client.closing
+
+
+async def test_an_answer_at_hand_is_complete_when_a_slow_reader_took_it(wire) -> None:
+    done: list[int] = []
+
+    def handler(request: Request) -> Response:
+        return Response(200, body=b"x" * 100)
+
+    hooks = {"on_complete": lambda request, status, sent, seconds: done.append(sent)}
+    async with wire.in_memory(handler, hooks=hooks) as connect:
+        slow = connect()
+        slow.slow = True
+        await slow.feed(GET * 3)
+        await slow.settle()
+        for taken in range(3):
+            assert done == [100] * taken
+            slow.take()
+            await slow.settle()
+        assert done == [100] * 3
+
+
+async def test_a_handler_whose_client_left_at_once_begins_and_ends(wire) -> None:
+    events: list[str] = []
+
+    async def handler(request: Request) -> Response:
+        events.append("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            events.append("ended")
+        return Response(200)
+
+    hooks = {"on_complete": lambda request, status, sent, seconds: events.append(str(status))}
+    async with wire.in_memory(handler, hooks=hooks) as connect:
+        client = connect()
+        view = client.protocol.get_buffer(-1)
+        view[: len(GET)] = GET
+        client.protocol.buffer_updated(len(GET))
+        client.protocol.connection_lost(None)
+        await client.settle()
+        assert events == ["begun", "ended", "499"]

@@ -1,4 +1,7 @@
-"""One client's connection: bytes in, requests out, in order; one task per connection runs the handler.
+"""One client's connection: bytes in, requests out, in order; one task per connection waits for the handler.
+
+A handler that has its answer at hand is answered for in the call that brought the request's last byte; the task is for
+whatever must wait: for the handler, for a body, for the kernel to take an answer, and for requests sent ahead.
 
 How bytes come in. ``get_buffer`` lends either the reader's own view (a body being read) or the server's one scratch
 buffer: the loop receives and calls ``buffer_updated`` in the same breath, so a single scratch buffer serves every
@@ -18,14 +21,15 @@ import contextlib
 import enum
 import socket
 import struct
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, cast
 
 from ostraka.errors import Truncated
 from ostraka.http._body import CONTINUE, NO_BODY, Body
 from ostraka.http._chunked import ChunkFraming
-from ostraka.http._exchange import run_exchange
+from ostraka.http._exchange import begin_exchange, finish_exchange
 from ostraka.http._head import Refusal, check_partial, parse_head
-from ostraka.http._messages import Buffer, Request
+from ostraka.http._messages import Buffer, Request, Response
 from ostraka.http._render import render_head
 
 if TYPE_CHECKING:
@@ -56,6 +60,7 @@ class Connection(asyncio.BufferedProtocol):
     """See the module. Made by ``Server`` for each accepted socket."""
 
     __slots__ = (
+        "_answer",
         "_burst",
         "_eof",
         "_filled",
@@ -99,7 +104,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
         self._request: Request | None = None  # the one being answered
-        self._wake: asyncio.Future[Request | None] | None = None  # the task waits for a request
+        self._answer: Awaitable[Response] | Response | None = None  # begun, and not yet taken up by the task
+        self._wake: asyncio.Future[None] | None = None  # the task waits for something to do
         self._waiter: asyncio.Future[int] | None = None  # a reader of the body waits
         self._view: memoryview | None = None  # its memory, what is left of it
         self._filled = 0
@@ -171,9 +177,13 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = self._eof = self.closing = True
         self.server.forget(self)
-        if self._wake is not None:
-            self._wake_task(None)
-        elif self._task is not None:
+        if self._task is None:
+            return
+        if self._answer is not None:  # not before it is begun: what was never begun would let go of nothing
+            self.server.loop.call_soon(self._task.cancel)
+        elif self._wake is not None:
+            self._wake_task()
+        else:
             self._task.cancel()
 
     def pause_writing(self) -> None:
@@ -239,31 +249,41 @@ class Connection(asyncio.BufferedProtocol):
             self.close()
 
     def _start(self, request: Request) -> None:
-        if self._wake is not None:
-            self._wake_task(request)
+        answer = self._answer = begin_exchange(self, request)
+        if answer is None and not self._has_more_to_do():
+            return
+        if self._task is None:
+            self._task = self.server.own(self._run())
         else:
-            self._task = self.server.own(self._run(request))
+            self._wake_task()
 
-    def _wake_task(self, request: Request | None) -> None:
+    def _wake_task(self) -> None:
         wake = self._wake
         if wake is not None and not wake.done():
-            wake.set_result(request)
+            wake.set_result(None)
 
-    async def _run(self, request: Request | None) -> None:
+    async def _run(self) -> None:
         """The connection's task: one exchange after the other. Ends with the connection."""
         loop = self.server.loop
         try:
-            while request is not None:
-                await run_exchange(self, request)
+            while True:
+                answer, self._answer = self._answer, None
+                if answer is not None:
+                    assert self._request is not None
+                    await finish_exchange(self, self._request, answer)
+                    del answer
                 request = self._take_request() if self._has_more_to_do() else None
                 if request is not None:
+                    self._answer = begin_exchange(self, request)
                     self._burst += 1
                     if self._burst % _BURST_MAX == 0:
                         await asyncio.sleep(0)
-                elif not self.closing:
+                elif self.closing:
+                    return
+                else:
                     self._wake = loop.create_future()
                     try:
-                        request = await self._wake
+                        await self._wake
                     finally:
                         self._wake = None
         finally:
@@ -394,7 +414,7 @@ class Connection(asyncio.BufferedProtocol):
         self.server.count_refusal(status)
         framing = "Content-Length: 0\r\nConnection: close\r\n"
         self.write(render_head(status, self.server.stamp.lines(), framing))
-        self._wake_task(None)
+        self._wake_task()
         self.linger()
 
     def linger(self) -> None:
@@ -436,7 +456,7 @@ class Connection(asyncio.BufferedProtocol):
     def drain(self) -> None:
         """The server wants to stop: go now if nothing is under way, else after this exchange."""
         if self.phase == IDLE and self._request is None:
-            self._wake_task(None)
+            self._wake_task()
             self.close()
 
     def expire(self) -> None:
@@ -455,7 +475,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._unsent = left
                 self.deadline = 0.0
         elif phase == IDLE:
-            self._wake_task(None)
+            self._wake_task()
             self.close()
         elif phase == LINGER:
             self.abort()

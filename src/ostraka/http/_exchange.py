@@ -6,7 +6,7 @@ long, or that the client has not been told to send.
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Sequence
 from typing import TYPE_CHECKING
 
 from ostraka.errors import TooLarge, Truncated
@@ -21,18 +21,44 @@ _JOIN_BYTES_MAX = 64 * 1024  # head and body up to this leave in one buffer
 _BODILESS = frozenset((204, 304))
 
 
-async def run_exchange(connection: "Connection", request: Request) -> None:
-    """Answer one request. Raises CancelledError when the client left or the server's patience ended."""
-    server = connection.server
+def begin_exchange(connection: "Connection", request: Request) -> Awaitable[Response] | Response | None:
+    """Ask the handler, and send at once what it has at hand. Returns what is left for `finish_exchange`, if anything.
+
+    Most answers are made without waiting for anything; they need no task and no turn of the loop.
+    """
     connection.sent = 0
-    status = CLIENT_LEFT
     try:
-        try:
-            response = await server.handler(request)
-        except BaseException as e:
-            response = _answer_to_failure(connection, request, e)
+        answer = connection.server.handler(request)
+    except Exception as e:
+        answer = _answer_to_failure(connection, request, e)
+    if type(answer) is not Response or type(answer.body) is not bytes or not request.body.finished:
+        return answer
+    close = not request.keep_alive or answer.close or connection.server.draining or connection.closing
+    try:
+        _send_whole(connection, request, answer, answer.body, close)
+    except BadResponse as e:
+        answer, close = Response(_send_500(connection, request, e), close=True), True
+    if connection.write_paused:
+        return _Sent(answer.status, close=close)
+    connection.server.complete(request, answer.status, connection.sent)
+    connection.end_exchange(close=close)
+    return None
+
+
+class _Sent(Response):
+    """A response that was written, and that the kernel has not taken all of yet."""
+
+    __slots__ = ()
+
+
+async def finish_exchange(connection: "Connection", request: Request, answer: Awaitable[Response] | Response) -> None:
+    """What `begin_exchange` left. Raises CancelledError when the client left or the server's patience ended."""
+    server = connection.server
+    status = CLIENT_LEFT
+    body = request.body
+    try:
+        response = await _answered(connection, request, answer)
         status = response.status
-        body = request.body
         close = (
             not request.keep_alive
             or response.close
@@ -40,7 +66,9 @@ async def run_exchange(connection: "Connection", request: Request) -> None:
             or connection.closing
             or (not body.finished and _place_is_in_doubt(connection, request))
         )
-        if type(response.body) is not bytes and isinstance(response.body, AsyncIterable):
+        if isinstance(response, _Sent):
+            pass
+        elif type(response.body) is not bytes and isinstance(response.body, AsyncIterable):
             try:
                 close = await _send_stream(connection, request, response, response.body, close)
             except BadResponse as e:
@@ -61,6 +89,15 @@ async def run_exchange(connection: "Connection", request: Request) -> None:
     if not close and not body.finished:
         close = not await _drain(connection, request)
     connection.end_exchange(close=close)
+
+
+async def _answered(connection: "Connection", request: Request, answer: Awaitable[Response] | Response) -> Response:
+    if isinstance(answer, Response):
+        return answer
+    try:
+        return await answer
+    except BaseException as e:
+        return _answer_to_failure(connection, request, e)
 
 
 def _answer_to_failure(connection: "Connection", request: Request, error: BaseException) -> Response:

@@ -17,7 +17,7 @@ from ostraka.http._messages import Request, Response
 from ostraka.http._render import Stamp
 from ostraka.limits import LIMITS, Limits
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[Response] | Response]
 OnComplete = Callable[[Request, int, int, float], None]
 OnError = Callable[[Request, BaseException], None]
 

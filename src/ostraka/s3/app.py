@@ -7,7 +7,7 @@ only. What an exception does not say for sure is a 500 or 503, never a 404 (law 
 import base64
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -81,15 +81,16 @@ class S3App:
         self._clock = host.clock
         self._counter = int.from_bytes(host.random(8), "big")
         self.host_id = base64.b64encode(host.random(33)).decode()
+        self._id_header = ("x-amz-id-2", self.host_id)
 
     def _lookup(self, access_key: str) -> Secret | None:
         found = self._accounts.by_access_key(access_key)
         return None if found is None else Secret(found[1], found[0])
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Response | Awaitable[Response]:
+        """The answer; or, where the operation has to wait for something, the awaitable of it."""
         self._counter = (self._counter + 1) & 0xFFFF_FFFF_FFFF_FFFF
-        request_id = f"{self._counter:016X}"
-        record = AccessRecord(request_id)
+        record = AccessRecord(f"{self._counter:016X}")
         address = None
         try:
             headers = request.headers
@@ -98,16 +99,30 @@ class S3App:
             record.bucket, record.key = address.bucket or "", address.key or ""
             query = parse_query(request.raw_query) if request.raw_query else []
             if request.method == "OPTIONS":
-                response = self._preflight(request, address, record)
+                answer: Response | Awaitable[Response] = self._preflight(request, address, record)
             else:
-                response = await self._answer(request, address, query, record)
-        except (OstrakaError, S3Error) as e:
-            response = self._failure(request, address, e, record)
+                answer = self._answer(request, address, query, record)
         except Exception as e:
-            _log.exception("request %s failed: %s", request_id, record.operation or request.method)
-            response = self._failure(request, address, e, record)
-        answer = [("x-amz-request-id", request_id), ("x-amz-id-2", self.host_id), *response.headers]
-        if address is not None and address.bucket and request.method != "OPTIONS" and "origin" in request.headers:
+            answer = self._failed(request, address, e, record)
+        if isinstance(answer, Response):
+            return self._complete(request, address, answer, record)
+        return self._wait(request, address, answer, record)
+
+    async def _wait(
+        self, request: Request, address: Address | None, answer: Awaitable[Response], record: AccessRecord
+    ) -> Response:
+        try:
+            response = await answer
+        except Exception as e:
+            response = self._failed(request, address, e, record)
+        return self._complete(request, address, response, record)
+
+    def _complete(
+        self, request: Request, address: Address | None, response: Response, record: AccessRecord
+    ) -> Response:
+        """The response with what every one carries, and counted."""
+        answer = [("x-amz-request-id", record.request_id), self._id_header, *response.headers]
+        if "origin" in request.headers and request.method != "OPTIONS" and address is not None and address.bucket:
             answer += self._cors_headers(request, address.bucket)
         response.headers = answer
         if self._on_answer is not None:
@@ -117,7 +132,9 @@ class S3App:
             self._on_answer(request, record)
         return response
 
-    async def _answer(self, request: Request, address: Address, query: Query, record: AccessRecord) -> Response:
+    def _answer(
+        self, request: Request, address: Address, query: Query, record: AccessRecord
+    ) -> Response | Awaitable[Response]:
         virtual = address.bucket if address.virtual else None
         auth = authenticate(
             request, self._lookup, self._clock.time(), self.door.limits, virtual_bucket=virtual, query=query
@@ -136,7 +153,7 @@ class S3App:
         if handler is None:
             message = f"{operation} is not implemented"
             raise S3Error("NotImplemented", message, fields={"Operation": operation})
-        return await handler(Call(self.door, request, auth, headers, account, operation, bucket, key, query))
+        return handler(Call(self.door, request, auth, headers, account, operation, bucket, key, query))
 
     def _anonymous(self, operation: str, address: Address, query: Query) -> S3Error:
         """Why a request without credentials is refused; a bucket that is not there is raised as Absent, as by S3."""
@@ -197,6 +214,11 @@ class S3App:
         return cors.answer_headers(*found, origin) if found is not None else []
 
     # -- failures
+
+    def _failed(self, request: Request, address: Address | None, error: Exception, record: AccessRecord) -> Response:
+        if not isinstance(error, OstrakaError | S3Error):
+            _log.exception("request %s failed: %s", record.request_id, record.operation or request.method)
+        return self._failure(request, address, error, record)
 
     def _failure(
         self, request: Request, address: Address | None, error: BaseException, record: AccessRecord

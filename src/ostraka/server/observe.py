@@ -6,12 +6,12 @@ tell no names.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any
 
 from ostraka.config import ServeConfig
 from ostraka.errors import OstrakaError
-from ostraka.http import Request, Response
+from ostraka.http import Handler, Request, Response
 from ostraka.log import AccessLog
 from ostraka.metrics import LATENCY_BUCKETS, Metric
 from ostraka.s3.app import AccessRecord
@@ -47,13 +47,13 @@ class Observer:
         self._sent = board.cell("ostraka_sent_bytes_total")
         self._failures = board.cell("ostraka_handler_failures_total")
 
-    def front(self, app: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    def front(self, app: Handler) -> Handler:
         """The handler that answers /-/ itself and gives all else to ``app``."""
 
-        async def handle(request: Request) -> Response:
+        def handle(request: Request) -> Response | Awaitable[Response]:
             if request.raw_path.startswith(b"/-/"):
                 return self._own(request)
-            return await app(request)
+            return app(request)
 
         return handle
 

@@ -71,7 +71,7 @@ def _head(call: Call, encoding: str, prefix: str, delimiter: str, limit: int, pl
     ]
 
 
-async def list_objects(call: Call) -> Response:
+def list_objects(call: Call) -> Response:
     """Version 1: resumes by key. NextMarker is only given with a delimiter, as S3 does."""
     encoding, limit = encoding_type(call), page_size(call, "max-keys")
     prefix, delimiter, marker = call.arg("prefix") or "", call.arg("delimiter") or "", call.arg("marker") or ""
@@ -90,7 +90,7 @@ async def list_objects(call: Call) -> Response:
     )
 
 
-async def list_objects_v2(call: Call) -> Response:
+def list_objects_v2(call: Call) -> Response:
     """Version 2: resumes by token. Owners only when asked for."""
     encoding, limit = encoding_type(call), page_size(call, "max-keys")
     prefix, delimiter, start = call.arg("prefix") or "", call.arg("delimiter") or "", call.arg("start-after")
@@ -115,7 +115,7 @@ async def list_objects_v2(call: Call) -> Response:
     )
 
 
-async def list_object_versions(call: Call) -> Response:
+def list_object_versions(call: Call) -> Response:
     """All versions and delete markers, newest first within a key."""
     encoding, limit = encoding_type(call), page_size(call, "max-keys")
     prefix, delimiter = call.arg("prefix") or "", call.arg("delimiter") or ""

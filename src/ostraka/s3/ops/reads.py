@@ -5,7 +5,7 @@ status of its own. A failure after that leaves the body's iterator as an excepti
 that a client never takes a part for the whole.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 from ostraka.host import Buffer
 from ostraka.http import Headers, Response
@@ -68,7 +68,7 @@ class ObjectBody:
 Selection = tuple[int, int, int, list[tuple[str, str]]]  # status, offset, length, response headers
 
 
-async def get_object(call: Call) -> Response:
+def get_object(call: Call) -> Response | Awaitable[Response]:
     """The object's bytes, or a part of them."""
     _refuse_keys(call.headers)
     reader = call.objects.open(call.bucket, call.key, call.version_id())
@@ -76,12 +76,36 @@ async def get_object(call: Call) -> Response:
     try:
         check_read(call.headers, reader.info)
         part = call.arg("partNumber") if call.query else None
-        selection = _selected(call, reader.info) if part is None else await _selected_part(call, reader, part)
+        selection = None if part is not None else _selected(call, reader.info)
+        response = None if selection is None else _at_hand(reader, selection)
+        if response is None:
+            handed_over = True
+            return _read(call, reader, selection, part)
+        return response
+    finally:
+        if not handed_over:
+            reader.close()
+
+
+def _at_hand(reader: ObjectReader, selection: Selection) -> Response | None:
+    """The response if its bytes need no waiting."""
+    status, offset, length, answer = selection
+    if not length:
+        return Response(status, answer)
+    data = reader.read_now(offset, length) if length <= READ_NOW_MAX else None
+    return None if data is None else Response(status, answer, data)
+
+
+async def _read(call: Call, reader: ObjectReader, selection: Selection | None, part: str | None) -> Response:
+    """The response once its first bytes are there, and verified. Closes the reader, now or with the body."""
+    handed_over = False
+    try:
+        if selection is None:
+            selection = await _selected_part(call, reader, part or "")
+            response = _at_hand(reader, selection)
+            if response is not None:
+                return response
         status, offset, length, answer = selection
-        if length <= READ_NOW_MAX:
-            data: Buffer | None = b"" if length == 0 else reader.read_now(offset, length)
-            if data is not None:
-                return Response(status, answer, data)
         pieces = aiter(reader.read(offset, length))
         body = ObjectBody(reader, pieces, await anext(pieces))
         handed_over = True
@@ -91,15 +115,19 @@ async def get_object(call: Call) -> Response:
             reader.close()
 
 
-async def head_object(call: Call) -> Response:
+def head_object(call: Call) -> Response | Awaitable[Response]:
     """What GetObject would say, without the bytes."""
     _refuse_keys(call.headers)
     part = call.arg("partNumber") if call.query else None
-    if part is None:
-        info = call.objects.lookup(call.bucket, call.key, call.version_id())
-        check_read(call.headers, info)
-        status, _, length, answer = _selected(call, info)
-        return Response(status, answer, length=length)
+    if part is not None:
+        return _head_part(call, part)
+    info = call.objects.lookup(call.bucket, call.key, call.version_id())
+    check_read(call.headers, info)
+    status, _, length, answer = _selected(call, info)
+    return Response(status, answer, length=length)
+
+
+async def _head_part(call: Call, part: str) -> Response:
     reader = call.objects.open(call.bucket, call.key, call.version_id())
     try:
         check_read(call.headers, reader.info)
