@@ -110,8 +110,9 @@ def _bytes(text: str) -> bytes:
 
 
 def _text(row: bytes, end: int) -> str:
+    escaped = row[_KEY_START:end]
     try:
-        return rows.key_text(row[_KEY_START:end])
+        return escaped.decode() if b"\x01" not in escaped else rows.key_text(escaped)
     except UnicodeDecodeError as error:
         raise Corrupt("a row's key is no text", reason="row") from error
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from ostraka.objects.types import Listed, ObjectInfo
 from ostraka.s3.xml.times import iso_time
-from ostraka.s3.xml.write import document, escape
+from ostraka.s3.xml.write import document, escape, escape_all
 
 __all__ = ["common_prefixes", "contents", "iso_time", "list_result", "url_encode", "versions"]
 
@@ -38,6 +38,14 @@ def _owner(owner: Owner | None) -> Callable[[str], str]:
     return element
 
 
+class _Times(dict[int, str]):
+    """The texts of one page's seconds: what was stored together is listed together."""
+
+    def __missing__(self, second: int) -> str:
+        text = self[second] = iso_time(second)
+        return text
+
+
 def _checksums(algorithms: Sequence[str], kind: str) -> str:
     if not algorithms:
         return ""
@@ -45,15 +53,18 @@ def _checksums(algorithms: Sequence[str], kind: str) -> str:
     return f"{text}<ChecksumType>{kind}</ChecksumType>" if kind else text
 
 
-def contents(entries: Iterable[Listed], *, url: bool = False, owner: Owner | None = None) -> str:
+def contents(entries: Sequence[Listed], *, url: bool = False, owner: Owner | None = None) -> str:
     """The <Contents> elements; with ``owner`` each says whose it is."""
-    name = url_encode if url else escape
-    whose = _owner(owner)
+    name = url_encode if url else escape_all([e.key for e in entries])
+    whose = _owner(owner) if owner else None
+    times = _Times()
     return "".join(
         [
-            f"<Contents><Key>{name(e.key)}</Key><LastModified>{iso_time(e.modified)}</LastModified>"
-            f"<ETag>&quot;{e.etag}&quot;</ETag>{_checksums(e.checksum_algorithms, e.checksum_type)}"
-            f"<Size>{e.size}</Size>{whose(e.owner)}<StorageClass>{e.storage_class}</StorageClass></Contents>"
+            f"<Contents><Key>{name(e.key) if name else e.key}</Key>"
+            f"<LastModified>{times[int(e.modified)]}</LastModified><ETag>&quot;{e.etag}&quot;</ETag>"
+            f"{_checksums(e.checksum_algorithms, e.checksum_type) if e.checksum_algorithms else ''}"
+            f"<Size>{e.size}</Size>{whose(e.owner) if whose else ''}"
+            f"<StorageClass>{e.storage_class}</StorageClass></Contents>"
             for e in entries
         ]
     )
