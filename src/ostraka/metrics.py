@@ -6,6 +6,7 @@ whichever worker answers, and a worker that died keeps its counts. An increment 
 """
 
 import mmap
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -63,16 +64,12 @@ class Board:
 
     def observe(self, name: str, value: float, *values: str) -> None:
         """Add an observation to a histogram."""
-        cell = self.cell(name, *values)
+        cells, cell = self._cells, self.cell(name, *values)
         buckets = self._by_name[name].buckets
-        for i, bound in enumerate(buckets):
-            if value <= bound:
-                self._cells[cell + i] += 1
-                break
-        else:
-            self._cells[cell + len(buckets)] += 1
-        self._cells[cell + len(buckets) + 1] += value
-        self._cells[cell + len(buckets) + 2] += 1
+        cells[cell + bisect_left(buckets, value)] += 1
+        end = cell + len(buckets)
+        cells[end + 1] += value
+        cells[end + 2] += 1
 
     def total(self, name: str, *values: str, at: int = 0) -> float:
         """The sum over all processes."""

@@ -54,13 +54,12 @@ class Digest(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(msgspec.Struct, frozen=True, gc=False):
     """What is kept beside an object's bytes, verbatim."""
 
-    headers: Mapping[str, str] = field(default_factory=dict)  # content-type, cache-control, ... lower case
-    metadata: Mapping[str, str] = field(default_factory=dict)  # x-amz-meta-* without the prefix
-    tags: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)  # content-type, cache-control, ... lower case
+    metadata: Mapping[str, str] = msgspec.field(default_factory=dict)  # x-amz-meta-* without the prefix
+    tags: Mapping[str, str] = msgspec.field(default_factory=dict)
     storage_class: str = "STANDARD"
 
 

@@ -4,16 +4,16 @@ Nothing is normalised: "//", "." and ".." are part of a key, "+" is a plus. It d
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
+
+import msgspec
 
 from ostraka.s3.errors import S3Error
 
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(msgspec.Struct, frozen=True, gc=False):
     """``bucket`` None: the service itself; ``key`` None: the bucket. ``virtual``: the bucket came from the host."""
 
     bucket: str | None
