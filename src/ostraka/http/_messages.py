@@ -4,7 +4,7 @@ Names of headers are lower case; values are text decoded as UTF-8 with ``surroga
 a client sent (Latin-1 included) come back by ``value.encode("utf-8", "surrogateescape")``.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,11 +17,13 @@ ResponseBody = Buffer | Sequence[Buffer] | AsyncIterable[Buffer]
 class Headers:
     """The header fields of one message, in the order received, duplicates kept."""
 
-    __slots__ = ("_items", "first")
+    __slots__ = ("_items", "first", "get")
+    get: Callable[[str], str | None]  # the value of the first field of that (lower-case) name, or None
 
     def __init__(self, first: dict[str, str], items: list[tuple[str, str]] | None = None) -> None:
         """``first``: the first value of each (lower-case) name. ``items``: all fields, if a name came twice."""
         self.first = first
+        self.get = first.get  # the dictionary's own: asked a dozen times in each request
         self._items = items
 
     @staticmethod
@@ -29,10 +31,6 @@ class Headers:
         """From (lower-case name, value stripped of blanks around it), in order."""
         first = dict(reversed(items))
         return Headers(dict(items)) if len(first) == len(items) else Headers(first, items)
-
-    def get(self, name: str) -> str | None:
-        """The value of the first field of that (lower-case) name, or None."""
-        return self.first.get(name)
 
     def get_all(self, name: str) -> list[str]:
         """The values of every field of that name, in order."""

@@ -9,6 +9,7 @@ UNSIGNED = "UNSIGNED-PAYLOAD"
 _STREAMING = {
     p.value: p for p in (Payload.CHUNKED_SIGNED, Payload.CHUNKED_SIGNED_TRAILER, Payload.CHUNKED_UNSIGNED_TRAILER)
 }
+_UNSIGNED, _SIGNED = Payload.UNSIGNED, Payload.SIGNED  # a member of an Enum is found slowly
 _is_sha256 = re.compile(r"[0-9a-fA-F]{64}").fullmatch
 
 
@@ -23,9 +24,9 @@ def payload_of(headers: Headers, declared: str | None) -> tuple[Payload, str]:
         framed = "aws-chunked" in (headers.get("content-encoding") or "").lower()
         if framed and (headers.get("x-amz-decoded-content-length") or headers.get("x-amz-trailer")):
             return Payload.CHUNKED_UNSIGNED_TRAILER, ""
-        return Payload.UNSIGNED, ""
+        return _UNSIGNED, ""
     if _is_sha256(declared):
-        return Payload.SIGNED, declared.lower()
+        return _SIGNED, declared.lower()
     mode = _STREAMING.get(declared)
     if mode is not None:
         return mode, ""

@@ -8,7 +8,8 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+
+import msgspec
 
 from ostraka.limits import LIMITS, Limits
 from ostraka.s3.auth import canonical, times
@@ -95,7 +96,7 @@ def derive_key(secret: str, date: str, region: str, service: str = "s3") -> byte
 _keys = SigningKeys()
 
 
-class _Terms(NamedTuple):
+class _Terms(msgspec.Struct, frozen=True, gc=False):
     """What a signer's requests have in common: who signs, over which scope and headers."""
 
     access_key: str
@@ -108,7 +109,7 @@ class _Terms(NamedTuple):
     scope: str
 
 
-class _Claim(NamedTuple):
+class _Claim(msgspec.Struct, frozen=True, gc=False):
     """What one request claims."""
 
     terms: _Terms
@@ -145,7 +146,7 @@ def verify_header(
     check_token(secret, headers.get("x-amz-security-token"))
     return Authenticated(
         Identity(terms.access_key, secret.owner), payload, sha256,
-        _chunks(claim, key) if payload.chunked else None, 4, False, terms.region,
+        _chunks(claim, key) if not sha256 and payload.chunked else None, 4, False, terms.region,
     )  # fmt: skip
 
 
