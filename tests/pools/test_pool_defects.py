@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from ostraka.errors import Full
+from ostraka.limits import LIMITS
+from ostraka.pools.buffers import Buffers, size_class
 from ostraka.pools.reading import all_of
 from ostraka.pools.types import Owner, Stripe
 
@@ -103,5 +105,23 @@ def test_memory_of_reads_that_reconstruct_is_counted_and_comes_back(make_store: 
         gc.collect()
         await asyncio.sleep(0)
         assert buffers.bytes_used == 0
+
+    asyncio.run(run())
+
+
+def test_memory_of_every_class_is_as_large_as_it_is_counted_and_all_of_it_can_be_written() -> None:
+    """Large classes lie on huge pages, in mappings that are larger than what is lent."""
+
+    async def run() -> None:
+        buffers = Buffers(LIMITS)
+        for size in (1, 64 << 10, (2 << 20) - 1, 2 << 20, (2 << 20) + 1, (4 << 20) + 2048, 9 << 20):
+            for _ in range(2):  # fresh, and reused
+                buffer = await buffers.acquire(size)
+                assert len(buffer.view) == size
+                assert buffers.bytes_used == len(buffer.whole) == size_class(size)
+                buffer.whole[:] = bytes(len(buffer.whole))
+                buffer.release()
+                assert buffers.bytes_used == 0
+        buffers.close()
 
     asyncio.run(run())
