@@ -8,6 +8,7 @@ import pytest
 
 from ostraka.errors import Invalid, OstrakaError, TooLarge, Truncated
 from ostraka.http import Request, Response
+from ostraka.http._body import PIECE
 
 SEED = 20
 HOST = b"Host: a\r\n"
@@ -532,3 +533,28 @@ class TestEarlyRefusal:
             clock.now += 5.0
             connect.server.sweep()
             assert client.closing
+
+
+async def test_a_reader_with_much_room_is_woken_once_for_each_piece_however_the_body_trickles_in(wire) -> None:
+    data = random.Random(SEED).randbytes(2 * PIECE + 5)
+    counts: list[int] = []
+    begun = asyncio.Event()
+
+    async def handler(request: Request) -> Response:
+        begun.set()
+        view, at = memoryview(bytearray(len(data) + PIECE)), 0
+        while count := await request.body.read_into(view[at:]):
+            counts.append(count)
+            at += count
+        return Response(200, body=hashlib.sha256(view[:at]).hexdigest().encode())
+
+    raw = put(data)
+    async with wire.serving(handler) as served:
+        client = await served.connect()
+        await client.send(raw[:1000])
+        await begun.wait()
+        for at in range(1000, len(raw), 100_000):
+            await client.send(raw[at : at + 100_000])
+        reply = await client.reply()
+        assert reply.body.decode() == hashlib.sha256(data).hexdigest()
+        assert counts == [PIECE, PIECE, 5]

@@ -18,6 +18,7 @@ from ostraka.http._messages import Headers
 if TYPE_CHECKING:
     from ostraka.http._connection import Connection
 
+PIECE = 1 << 20  # a reader with more room than this is woken once for each so many bytes
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -71,8 +72,11 @@ class Body:
     async def read_into(self, view: memoryview) -> int:
         """Fill ``view`` (writable bytes, not empty) with what is available, waiting for at least one byte.
 
-        Returns the number of bytes; 0 at the end.
+        Returns the number of bytes; 0 at the end. Into a view larger than ``PIECE`` comes one whole piece (less only at
+        the end), since waking the reader and whoever it feeds for each of the socket's reads costs more than reading.
         """
+        if len(view) > PIECE:
+            return await self._read(view[:PIECE], whole=True)
         return await self._read(view, whole=False)
 
     async def fill(self, view: memoryview) -> int:
