@@ -13,7 +13,7 @@ from s3_signing import Headers
 
 from ostraka.s3 import checksums
 from ostraka.s3.checksums import ALGORITHMS, COMPOSITE, FULL_OBJECT, checksum, composite, full_object, multipart_choice
-from ostraka.s3.digests import SLICE, Digests, Expected, expected_of, verify_bytes
+from ostraka.s3.digests import Digests, Expected, expected_of, verify_bytes
 from ostraka.s3.errors import BodyError, S3Error
 
 CHECK = b"123456789"  # the customary check input of CRC catalogues
@@ -120,7 +120,7 @@ def refusal(**headers: str) -> str:
     return caught.value.code
 
 
-DATA = random.Random(6).randbytes(3 * SLICE + 17)
+DATA = random.Random(6).randbytes((3 << 18) + 17)
 MD5 = base64.b64encode(hashlib.md5(DATA).digest()).decode()
 
 

@@ -242,7 +242,7 @@ class Multipart:
         lane, fed = Lane(digest, core.executor), 0
         try:
             async for piece in read_slices(core, leaves(core.state, record.entries, offset, length)):
-                lane.feed(piece)
+                lane.feed(piece, 0, len(piece))
                 fed += len(piece)
                 await lane.reached(fed)  # the piece may be gone once the next one is asked for
         except BaseException:

@@ -63,7 +63,7 @@ async def whole(core: Core, body: Buffer, digest: Digest | None, inline_max: int
         intake.placed.append(await core.chunks.place_small(body))
         return intake
     lane = Lane(digest, core.executor)
-    lane.feed(body)
+    lane.feed(body, 0, size)
     try:
         intake.placed.append(await core.chunks.place_small(body))
         await lane.drained()
@@ -175,7 +175,7 @@ class _Stream:
             count = await self._source.read_into(view[filled:])
             if not count:
                 return filled, True
-            self._lane.feed(view[filled : filled + count])
+            self._lane.feed(view, filled, filled + count)
             filled += count
             if filled > size_max:
                 raise TooLarge(f"a body of more than {self._core.limits.put_size_max} bytes", reason="entity")

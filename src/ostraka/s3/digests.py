@@ -1,7 +1,7 @@
 """What a body must hash to, and the one pass that computes it: MD5 for the ETag, S3 checksums, payload signatures.
 
 ``Expected`` is read from the request's headers before the body. ``Digests`` is fed the decoded body in order, in a
-worker thread if the caller likes, and hashes each slice with everything while it is hot in the cache.
+worker thread if the caller likes.
 """
 
 import base64
@@ -16,7 +16,6 @@ from ostraka.objects.types import Digested
 from ostraka.s3.checksums import ALGORITHMS, BY_HEADER, DEFAULT, FULL_OBJECT, Algorithm, encode
 from ostraka.s3.errors import BodyError, S3Error
 
-SLICE = 256 * 1024  # bytes hashed by every algorithm before the next: stays in the second-level cache
 MD5_SIZE = 16
 
 
@@ -144,17 +143,9 @@ class Digests:
         self.size = 0  # bytes hashed
 
     def update(self, data: Buffer) -> None:
-        """Hash the next bytes. One call at a time, any thread."""
-        size = len(data)
-        self.size += size
-        if size <= SLICE:
-            self._feed(data)
-            return
-        view = memoryview(data)
-        for start in range(0, size, SLICE):
-            self._feed(view[start : start + SLICE])
-
-    def _feed(self, data: Buffer) -> None:
+        """Hash the next bytes. One call at a time, any thread. The fewer calls the better: each algorithm runs without
+        the interpreter's lock, and waits for it at its end."""
+        self.size += len(data)
         self._md5.update(data)
         if self._hash is not None:
             self._hash.update(data)
