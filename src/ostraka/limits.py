@@ -26,7 +26,7 @@ class Limits:
     pack_slots_max: int = 512
     packs_in_flight_max: int = 2  # packs of one process that are being written at once
     pack_waiting_bytes_max: int = 64 * MIB  # small bodies that wait for the next pack
-    read_piece_max: int = 1 * MIB  # stored bytes of a chunk that are read from the pool at once
+    read_piece_max: int = 2 * MIB  # stored bytes of a chunk that are read from the pool at once
     frame_tables_bytes_max: int = 8 * MIB  # decoded frame tables that one process keeps
     segment_size_max: int = 256 * MIB  # a segment is sealed when it would grow past this
     segment_files_open_max: int = 256  # cached read descriptors per disk and process
