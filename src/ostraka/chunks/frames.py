@@ -179,30 +179,44 @@ def parse(data: Buffer, length: int, body_length: int) -> FrameTable:
     return table
 
 
-def open_frames(data: memoryview, table: FrameTable, first: int, last: int) -> list[Buffer]:
-    """The plaintext of frames [first, last), whose stored bytes are ``data``; neighbours that are raw stay one buffer.
+def open_frames(
+    data: memoryview, table: FrameTable, first: int, last: int, room: memoryview | None = None
+) -> list[Buffer]:
+    """The plaintext of frames [first, last), whose stored bytes are ``data``; neighbours of one codec are one buffer.
 
-    Each frame is verified against the checksum that was made when it came in, over the memory that is returned.
+    Each frame is verified against the checksum that was made when it came in, over the memory that is returned. What
+    is compressed unfolds into ``room``, if there is any: as large as the plaintext of all of these frames.
     """
     out: list[Buffer] = []
     base = table.start(first)
-    raw_from = -1
-    for frame in range(first, last):
-        start, end = table.start(frame) - base, table.ends[frame] - base
-        if table.codecs[frame] == Codec.RAW:
-            _verify(data[start:end], table.checksums[frame], frame)
-            if raw_from < 0:
-                raw_from = start
-        else:
-            if raw_from >= 0:
-                out.append(data[raw_from:start])
-                raw_from = -1
-            plain = inflate(data[start:end], table.plain_size(frame))
-            _verify(plain, table.checksums[frame], frame)
-            out.append(plain)
-    if raw_from >= 0:
-        out.append(data[raw_from : table.ends[last - 1] - base])
+    begin = first
+    while begin < last:
+        end, codec = begin + 1, table.codecs[begin]
+        while end < last and table.codecs[end] == codec:
+            end += 1
+        stored = data[table.start(begin) - base : table.ends[end - 1] - base]
+        if codec != Codec.RAW:
+            at = (begin - first) * table.frame_size
+            stored = _unfold(stored, table, begin, end, None if room is None else room[at:])
+        for frame in range(begin, end):
+            at = (frame - begin) * table.frame_size
+            _verify(stored[at : at + table.plain_size(frame)], table.checksums[frame], frame)
+        out.append(stored)
+        begin = end
     return out
+
+
+def _unfold(data: memoryview, table: FrameTable, first: int, last: int, room: memoryview | None) -> memoryview:
+    """The plaintext of frames that are all compressed, as one buffer."""
+    base, size = table.start(first), (last - 1 - first) * table.frame_size + table.plain_size(last - 1)
+    if room is None and last - first == 1:
+        return memoryview(inflate(data, size))
+    plain = memoryview(bytearray(size)) if room is None else room[:size]
+    for frame in range(first, last):
+        at = (frame - first) * table.frame_size
+        stored = data[table.start(frame) - base : table.ends[frame] - base]
+        inflate_into(stored, plain[at : at + table.plain_size(frame)])
+    return plain
 
 
 def inflate(data: Buffer, length: int) -> bytes:
@@ -216,6 +230,19 @@ def inflate(data: Buffer, length: int) -> bytes:
     if len(plain) != length:
         raise Corrupt("compressed bytes of another length than recorded", reason="frame")
     return plain
+
+
+def inflate_into(data: Buffer, into: memoryview) -> None:
+    """Decompress to exactly the bytes of ``into``; Corrupt for anything else."""
+    try:
+        if zstandard.frame_content_size(data) != len(into):
+            raise Corrupt("compressed bytes of another length than recorded", reason="frame")
+        with _codecs.decompressor.stream_reader(data) as reader:
+            done = reader.readinto(into)
+    except zstandard.ZstdError as error:
+        raise Corrupt(f"compressed bytes that cannot be read: {error}", reason="frame") from error
+    if done != len(into):
+        raise Corrupt("compressed bytes of another length than recorded", reason="frame")
 
 
 def _verify(plain: Buffer, checksum: int, frame: int) -> None:

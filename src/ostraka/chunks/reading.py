@@ -193,7 +193,9 @@ class Reader:
         start, end = table.start(first), table.ends[last - 1]
         data = await self._ground.pool.read(row.stripe, start, end - start)
         if any(table.codecs[first:last]) and (last - first) * table.frame_size > NOW_MAX:
-            return await self._ground.in_thread(frames.open_frames, data, table, first, last)
+            size = min(last * table.frame_size, table.length) - first * table.frame_size
+            room = self._ground.pool.scratch(size)
+            return await self._ground.in_thread(frames.open_frames, data, table, first, last, room)
         return frames.open_frames(data, table, first, last)
 
     # -- rows and tables

@@ -56,6 +56,9 @@ class ErasurePool:
     def scarce(self, size: int) -> bool:
         return self.buffers.scarce(size, layout.capacity(size, self._members.k, self._members.m))
 
+    def scratch(self, size: int) -> memoryview:
+        return self.buffers.lend_beyond(size)
+
     async def write(self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int) -> Stripe:
         if not isinstance(body, PooledBuffer | Buffer):
             body = body.view  # memory of another pool: as good as any other buffer

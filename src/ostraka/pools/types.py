@@ -59,6 +59,11 @@ class Pool(Protocol):
         finishing what they are for), or requests would wait for one another until all of them fail."""
         ...
 
+    def scratch(self, size: int) -> memoryview:
+        """Memory at once, for who holds some already and may not wait for more: counted, so that others wait for it.
+        It comes back by itself when nobody refers to the view any more."""
+        ...
+
     async def write(self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int) -> Stripe:
         """Store the first ``length`` bytes of body; when it returns, all k+m shards are on stable storage.
 

@@ -95,6 +95,9 @@ class MemoryPool:
     def scarce(self, size: int) -> bool:
         return self.buffers_bytes + size > self._limits.buffers_bytes_max
 
+    def scratch(self, size: int) -> memoryview:
+        return memoryview(bytearray(size))
+
     async def write(self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int) -> Stripe:
         await self.may_write.wait()
         if self.failing is not None:
