@@ -2,7 +2,7 @@
 
 MD5 is the wall of a single PUT (0.8 GB/s a core): the thread goes on for as long as pieces are waiting and never
 returns to the loop in between. What waits of one buffer it hashes in one call: after each it has to have the
-interpreter's lock again, and waiting for that took as long as MD5 itself when it was asked for in small pieces.
+interpreter's lock again, and on a busy machine it stood still for nearly as long as MD5 itself took.
 """
 
 import asyncio
