@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,11 +10,12 @@ from ostraka.errors import Overloaded, Unavailable
 from ostraka.host import SystemClock
 from ostraka.limits import LIMITS
 from ostraka.state import Committed, Mutation, Outcome, Put
+from ostraka.state.batch import Gather
 from ostraka.state.committer import Committer
 
 
 class Disk:
-    """Takes batches, and can be held in the midst of one."""
+    """Takes batches, and can be held before its turn or in the midst of one."""
 
     def __init__(self) -> None:
         self.batches: list[list[bytes]] = []
@@ -23,11 +23,21 @@ class Disk:
         self.go = threading.Event()
         self.go.set()
 
-    def apply(self, mutations: Sequence[Mutation]) -> list[Outcome]:
+        self.asked = threading.Semaphore(0)
+        self.turn = threading.Event()
+        self.turn.set()
+
+    def apply(self, gather: Gather) -> list[Outcome]:
+        self.asked.release()
+        assert self.turn.wait(30)
+        mutations = gather()
         self.batches.append([m.id or b"" for m in mutations])
         self.taken.release()
         assert self.go.wait(30)
         return [Committed(n + 1) for n in range(len(mutations))]
+
+    async def has_asked(self) -> None:
+        assert await asyncio.to_thread(self.asked.acquire, True, 30)
 
     async def has_taken(self) -> None:
         assert await asyncio.to_thread(self.taken.acquire, True, 30)
@@ -85,6 +95,45 @@ def test_a_cancelled_commit_was_not_begun_or_is_finished() -> None:
     asyncio.run(main())
 
 
+def test_what_comes_before_the_turn_shares_its_batch_and_what_gives_up_is_not_begun() -> None:
+    async def main() -> None:
+        disk = Disk()
+        queue = Committer(disk.apply, LIMITS, SystemClock())
+        disk.turn.clear()
+        first = asyncio.create_task(queue.commit([named(b"first")]))
+        await disk.has_asked()
+        rest = [asyncio.create_task(queue.commit([named(b"%d" % n)])) for n in range(3)]
+        await asyncio.sleep(0)
+        first.cancel()
+        rest[1].cancel()
+        await asyncio.wait([first, rest[1]])
+        disk.turn.set()
+        await asyncio.gather(rest[0], rest[2])
+        assert disk.batches == [[b"0", b"2"]]
+        await queue.close()
+
+    asyncio.run(main())
+
+
+def test_a_turn_that_never_comes_is_told_to_all_who_wait_for_it() -> None:
+    async def main() -> None:
+        refused = threading.Event()
+
+        def refuses(gather: Gather) -> list[Outcome]:
+            assert refused.wait(30)
+            raise Unavailable("the state has stopped", reason="stopped")
+
+        queue = Committer(refuses, LIMITS, SystemClock())
+        calls = [asyncio.create_task(queue.commit([named(b"")])) for _ in range(3)]
+        await asyncio.sleep(0)
+        refused.set()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert [r.reason for r in results if isinstance(r, Unavailable)] == ["stopped"] * 3
+        await queue.close()
+
+    asyncio.run(main())
+
+
 def test_a_full_queue_waits_until_the_deadline_and_then_refuses() -> None:
     async def main() -> None:
         disk = Disk()
@@ -136,7 +185,8 @@ def test_closing_finishes_what_is_queued_and_refuses_what_comes() -> None:
 
 
 def test_a_failure_nobody_foresaw_is_unavailable_for_all_who_waited() -> None:
-    def fails(mutations: Sequence[Mutation]) -> list[Outcome]:
+    def fails(gather: Gather) -> list[Outcome]:
+        gather()
         raise RuntimeError("a bug")
 
     async def main() -> None:

@@ -28,6 +28,8 @@ ID_SIZE_MAX = 255
 _STAMP_SIZE = 8
 
 Read = Callable[[bytes], bytes | None]
+Gather = Callable[[], Sequence[Mutation]]
+"""The mutations of a batch, asked for once its turn in the order of commits has come."""
 _UNREAD = object()
 
 

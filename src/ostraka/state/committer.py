@@ -1,24 +1,25 @@
 """The asyncio side of commits: a bounded queue, one thread that serves it, and one wake-up of the loop per batch.
 
-Group commit comes by itself: what arrives while a batch is being synced waits, and is the next batch. A call that was
-cancelled, or waited too long, before the thread took it, was never begun; one that the thread took is finished.
+Group commit comes by itself: what arrives while a batch is being synced, or while another process has its turn, waits,
+and is the next batch: calls are taken when the turn has come, not when it is asked for. A call that was cancelled, or
+waited too long, before the thread took it, was never begun; one that the thread took is finished.
 """
 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 
 from ostraka.errors import OstrakaError, Overloaded, TooLarge, Unavailable
 from ostraka.host import Clock
 from ostraka.limits import Limits
-from ostraka.state.batch import measure
+from ostraka.state.batch import Gather, measure
 from ostraka.state.types import Mutation, Outcome
 
 _SWEEP_SECONDS = 0.5  # how often calls that wait are checked against the deadline, while any waits
 
-Apply = Callable[[Sequence[Mutation]], list[Outcome]]
+Apply = Callable[[Gather], list[Outcome]]
 
 
 class _Call:
@@ -56,6 +57,8 @@ class Committer:
         self._waiting: deque[_Call] = deque()  # calls not known to be taken, oldest first
         self._sweep: asyncio.TimerHandle | None = None
         self._thread: threading.Thread | None = None
+        self._held: _Call | None = None  # the thread's own: out of the queue, and not taken yet
+        self._ended = False  # the thread's own: nothing comes any more
         self._closed = False
 
     async def commit(self, mutations: Sequence[Mutation]) -> list[Outcome]:
@@ -167,61 +170,94 @@ class Committer:
     def _serve(self) -> None:
         loop = self._loop
         assert loop is not None
-        held: _Call | None = None
-        while True:
-            call = held or self._queue.get()
-            held = None
-            if call is None:
-                return
-            calls, closing = [call], False
-            count, size = call.count, call.size
-            while not self._queue.empty():
-                more = self._queue.get_nowait()
-                if more is None:
-                    closing = True
-                    break
-                if (
-                    count + more.count > self._limits.batch_mutations_max
-                    or size + more.size > self._limits.batch_bytes_max
-                ):
-                    held = more
-                    break
-                calls.append(more)
-                count += more.count
-                size += more.size
-            taken = [c for c in calls if c.claim()]
+        while not self._ended:
+            if self._held is None:
+                self._held = self._queue.get()
+                if self._held is None:
+                    return
+            if not self._held.token:  # given up: no reason to ask for a turn
+                self._held = None
+                continue
+            taken: list[_Call] = []
+            outcomes, error = self._run_large(taken) if self._is_large(self._held) else self._run(taken)
             if taken:
-                outcomes, error = self._run(taken)
                 try:
                     loop.call_soon_threadsafe(self._finish, taken, outcomes, error)
                 except RuntimeError:
                     return  # the loop is gone, and with it everybody who waited
-            if closing:
-                return
 
-    def _run(self, calls: list[_Call]) -> tuple[list[Outcome], OstrakaError | None]:
+    def _is_large(self, call: _Call) -> bool:
+        """Whether it is more than a batch holds."""
+        return self._exceeds(call.count, call.size)
+
+    def _exceeds(self, count: int, size: int) -> bool:
+        return count > self._limits.batch_mutations_max or size > self._limits.batch_bytes_max
+
+    def _take(self) -> list[_Call]:
+        """As many of the calls that wait as a batch holds, without those that gave up."""
+        calls: list[_Call] = []
+        count = size = 0
+        call, self._held = self._held, None
+        while call is not None:
+            if self._exceeds(count + call.count, size + call.size):
+                self._held = call
+                break
+            if call.claim():
+                calls.append(call)
+                count += call.count
+                size += call.size
+            if self._queue.empty():
+                break
+            call = self._queue.get_nowait()
+            self._ended = call is None
+        return calls
+
+    def _run(self, taken: list[_Call]) -> tuple[list[Outcome], OstrakaError | None]:
+        """One batch of what waits once its turn has come; ``taken`` gets the calls."""
+
+        def gather() -> list[Mutation]:
+            taken.extend(self._take())
+            return [mutation for call in taken for mutation in call.mutations]
+
+        outcomes, error = self._try(gather)
+        if error is not None and not taken:
+            taken.extend(self._take())  # the turn never came: who waits for it is told
+        return outcomes, error
+
+    def _run_large(self, taken: list[_Call]) -> tuple[list[Outcome], OstrakaError | None]:
+        """One caller's mutations, more than a batch holds."""
+        call, self._held = self._held, None
+        assert call is not None
+        if not call.claim():
+            return [], None
+        taken.append(call)
         outcomes: list[Outcome] = []
-        limits = self._limits
-        try:
-            if len(calls) > 1 or (
-                calls[0].count <= limits.batch_mutations_max and calls[0].size <= limits.batch_bytes_max
-            ):
-                return self._apply([mutation for call in calls for mutation in call.mutations]), None
-            part: list[Mutation] = []  # one caller's, more than a batch holds
-            size = 0
-            for mutation in calls[0].mutations:
-                more = measure(mutation, limits)
-                if part and (len(part) >= limits.batch_mutations_max or size + more > limits.batch_bytes_max):
-                    outcomes += self._apply(part)
-                    part, size = [], 0
-                part.append(mutation)
-                size += more
-            outcomes += self._apply(part)
-        except OstrakaError as error:
-            return outcomes, error
-        except Exception as error:
-            return outcomes, Unavailable(f"the state cannot commit: {error!r}", reason="state")
+        for part in self._parts(call.mutations):
+            done, error = self._try(lambda part=part: part)  # type: ignore[misc]
+            if error is not None:
+                return outcomes, error
+            outcomes += done
         return outcomes, None
+
+    def _parts(self, mutations: Sequence[Mutation]) -> Iterator[list[Mutation]]:
+        part: list[Mutation] = []
+        size = 0
+        for mutation in mutations:
+            more = measure(mutation, self._limits)
+            if part and self._exceeds(len(part) + 1, size + more):
+                yield part
+                part, size = [], 0
+            part.append(mutation)
+            size += more
+        yield part
+
+    def _try(self, gather: Gather) -> tuple[list[Outcome], OstrakaError | None]:
+        try:
+            return self._apply(gather), None
+        except OstrakaError as error:
+            return [], error
+        except Exception as error:
+            return [], Unavailable(f"the state cannot commit: {error!r}", reason="state")
 
 
 def _overload(waiter: "asyncio.Future[None]") -> None:

@@ -18,6 +18,7 @@ from ostraka.errors import Corrupt, OstrakaError, TooLarge, Unavailable
 from ostraka.host import Host
 from ostraka.limits import Limits
 from ostraka.state import keys
+from ostraka.state.batch import Gather
 from ostraka.state.checkpoint import Checkpointed, checkpoint, seed_copy
 from ostraka.state.committer import Committer
 from ostraka.state.copies import unnamed
@@ -207,7 +208,7 @@ class EmbeddedState:
 
     def apply(self, mutations: Sequence[Mutation]) -> list[Outcome]:
         """As `commit_many`, on the calling thread, in one batch: for tools without an event loop."""
-        return self._apply(mutations)
+        return self._apply(lambda: mutations)
 
     async def close(self) -> None:
         await self._committer.close()
@@ -318,10 +319,10 @@ class EmbeddedState:
 
     # -- inside
 
-    def _apply(self, mutations: Sequence[Mutation]) -> list[Outcome]:
+    def _apply(self, gather: Gather) -> list[Outcome]:
         for _ in range(3):
             with contextlib.suppress(Moved):
-                return self._current().engine.apply(mutations)
+                return self._current().engine.apply(gather)
         raise Unavailable("the index of the state is replaced again and again", reason="state_index")
 
     def _change_meta(self, change: Callable[[Meta], Meta]) -> None:

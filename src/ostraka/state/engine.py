@@ -25,13 +25,13 @@ from ostraka.errors import Corrupt, Full, OstrakaError, Unavailable
 from ostraka.host import Host
 from ostraka.limits import MIB
 from ostraka.state import keys
-from ostraka.state.batch import Batch, resolve
+from ostraka.state.batch import Batch, Gather, resolve
 from ostraka.state.copies import Copies, WriteFailed, unnamed
 from ostraka.state.log import Record, encode_ids
 from ostraka.state.meta import Meta, Position, load_meta, store_meta
 from ostraka.state.ordered import KEY_SIZE_MAX, PAGE_SIZE, Map, Transaction
 from ostraka.state.rows import DIGEST_MASK, encode_rows, row_hash, seal, unseal
-from ostraka.state.types import Mutation, Outcome
+from ostraka.state.types import Outcome
 
 Change = tuple[bytes, bytes | None, bytes | None]  # key, value, sealed value; None: removed
 
@@ -83,14 +83,16 @@ class Engine:
         self._repair = repair
         self._copies = Copies(host, store, seconds_max)
 
-    def apply(self, mutations: Sequence[Mutation]) -> list[Outcome]:
+    def apply(self, gather: Gather) -> list[Outcome]:
         """Apply a batch; returns when what was applied is durable on all copies and visible.
+
+        What is in it is asked for when nobody else commits any more: all that came meanwhile shares its sync.
 
         Full, Unavailable and Corrupt concern all of the batch. After Unavailable it is not known here whether the
         batch will be applied: the next writer or start decides it, by what the logs hold.
         """
         with self.writing() as (txn, meta):
-            batch = resolve(mutations, self._reader(txn, meta), meta.sequence)
+            batch = resolve(gather(), self._reader(txn, meta), meta.sequence)
             if batch.applied:
                 self._commit(txn, meta, batch)
             return batch.outcomes
