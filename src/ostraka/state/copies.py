@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -56,18 +56,37 @@ class WriteFailed(Exception):
         self.began = began
 
 
-class Append:
-    """An append in flight on all copies; `wait` must be called."""
+class Appending(Protocol):
+    """An append to some copies; `wait` must be called."""
+
+    def wait(self) -> tuple[tuple[Position, ...], dict[bytes, WriteFailed]]:
+        """(positions of the copies on which it is durable, the others' failures)."""
+        ...
+
+
+class _AppendAlone:
+    """An append to the only copy there is: whoever waits for it makes it, since there is nobody to wait for instead."""
+
+    def __init__(self, disk: bytes, call: Callable[[], Position]) -> None:
+        self._disk = disk
+        self._call = call
+
+    def wait(self) -> tuple[tuple[Position, ...], dict[bytes, WriteFailed]]:
+        try:
+            return (self._call(),), {}
+        except WriteFailed as error:
+            return (), {self._disk: error}
+
+
+class _Append:
+    """An append in flight on all copies."""
 
     def __init__(self, futures: dict[bytes, "Future[Position]"], seconds_max: float) -> None:
         self._futures = futures
         self._seconds_max = seconds_max
 
     def wait(self) -> tuple[tuple[Position, ...], dict[bytes, WriteFailed]]:
-        """(positions of the copies on which it is durable, the others' failures).
-
-        A copy that takes longer than the deadline has failed, as long as another one has not: the last is waited for.
-        """
+        """A copy that takes longer than the deadline has failed; but the last of them all is waited for."""
         done, failed = [], {}
         late: dict[Future[Position], bytes] = {}
         for disk, future in self._futures.items():
@@ -100,10 +119,12 @@ class Copies:
         self._probe = bytearray(RECORD_HEADER_SIZE)
         self._threads = ThreadPoolExecutor(_THREADS_MAX, "ostraka-state-log")
 
-    def append(self, record: Record, positions: Sequence[Position]) -> Append:
-        """Begin to make record durable on every copy."""
+    def append(self, record: Record, positions: Sequence[Position]) -> Appending:
+        """Make record durable on every copy by the time that `Appending.wait` returns."""
+        if len(positions) == 1:  # a thread would be two hand-overs more, and the last copy has no deadline
+            return _AppendAlone(positions[0].disk, partial(self._append_one, record, positions[0]))
         futures = {p.disk: self._threads.submit(self._append_one, record, p) for p in positions}
-        return Append(futures, self._seconds_max)
+        return _Append(futures, self._seconds_max)
 
     def _append_one(self, record: Record, position: Position) -> Position:
         began, current = False, None
