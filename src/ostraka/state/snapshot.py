@@ -34,6 +34,7 @@ _CHECKSUM = struct.Struct("<Q")
 _OFFSET = struct.Struct("<Q")
 
 BLOCK_SIZE = 1 * MIB  # a block is closed at or above this
+_UNSYNCED_MAX = 4 * MIB  # of a file that is being written: what a commit's sync on the same disk may have to wait for
 _NAME = re.compile(r"snapshot-([0-9a-f]{16})\.ost")
 STAGING_SUFFIX = ".staging"
 
@@ -259,6 +260,7 @@ class StagedFile:
         self._staging = directory / f"{name}.{token}{STAGING_SUFFIX}"
         self._file: File | None = files.open(self._staging, write=True, create=True)
         self._offset = 0
+        self._synced = 0
         self._sum = xxh3_64()
 
     def write(self, data: bytes) -> None:
@@ -266,15 +268,22 @@ class StagedFile:
         self._file.pwritev([data], self._offset)
         self._offset += len(data)
         self._sum.update(data)
+        if self._offset - self._synced >= _UNSYNCED_MAX:
+            self._sync(self._file)
 
     def publish(self) -> None:
         """Sync, read back what was written, rename, sync the directory (law 9). OSError."""
         assert self._file is not None
-        self._file.sync_data()
+        self._sync(self._file)
         self._read_back(self._file)
         self._close()
         self._files.rename(self._staging, self._final)
         self._files.sync_directory(self._final.parent)
+
+    def _sync(self, file: File) -> None:
+        """In steps while it is written, too: all of it at once would hold up the syncs of commits for as long."""
+        file.sync_data()
+        self._synced = self._offset
 
     def _read_back(self, file: File) -> None:
         found, buffer, at = xxh3_64(), bytearray(BLOCK_SIZE), 0
