@@ -11,6 +11,7 @@ from ostraka.errors import Corrupt, Refused
 from ostraka.state import Copy, Mutation, Put, verify_copies
 from ostraka.state.log import End, LogReader, Record, ScanEnd
 from ostraka.state.rows import DIGEST_MASK, encode_rows, row_hash
+from ostraka.state.snapshot import STAGING_SUFFIX
 
 
 def put(key: bytes, value: bytes) -> Mutation:
@@ -197,6 +198,17 @@ def test_a_checkpoint_drops_what_it_replaces_and_loses_nothing(store: Any) -> No
     again = store.open()
     assert again.scan(b"", None, 100) == rows
     assert again.recovery.damage == []
+
+
+def test_a_snapshot_is_synced_in_steps_so_that_commits_beside_it_never_wait_for_all_of_it(make_store: Any) -> None:
+    store = make_store(1)
+    state = store.create()
+    for n in range(32):
+        state.apply([put(b"k%d" % n, bytes([n]) * (1 << 19))])
+    before = len(store.files.syncs)
+    state.checkpoint_now()
+    steps = [path for path in store.files.syncs[before:] if path.name.endswith(STAGING_SUFFIX)]
+    assert len(steps) >= 4  # of 16 MiB
 
 
 def test_a_checkpoint_is_due_when_the_log_has_outgrown_its_bound(store: Any) -> None:
