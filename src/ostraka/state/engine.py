@@ -6,7 +6,7 @@ killed:
 1. what a dead writer left behind the known end of a log is rolled forward, on every copy, or left for dead;
 2. the batch is resolved into rows;
 3. one record with those rows is appended to the log of every copy and synced; the index is changed meanwhile,
-   inside the transaction, where nobody sees it;
+   or before, inside the transaction, where nobody sees it;
 4. a copy that failed is evicted by an epoch change (the owner's callback), else nobody is answered;
 5. the index transaction commits, unsynced: now it is visible, and durable on every copy since step 3.
 
