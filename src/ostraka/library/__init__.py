@@ -1,0 +1,17 @@
+"""The library: a store in this process, without a server between.
+
+`ostraka.open` gives a `Store` to ordinary programs, `ostraka.open_async` an `AsyncStore` to asyncio ones. Both stand on
+the core that the server stands on: the same files, the same commits, the same promise. When a call that writes
+returns, what it wrote is on stable storage on every disk in service; whoever is killed after that loses nothing of it.
+
+    aio.py       AsyncStore, AsyncBucket, AsyncReader: all that there is to do
+    blocking.py  Store, Bucket, Reader: the same names, waiting; an event loop in a thread runs the ones above
+    bodies.py    what may be stored: bytes, paths, files, iterables, as a source that the core reads
+
+Knows nothing of HTTP. One process owns a store: another one that opens or serves it gets `StoreInUse` with its pid.
+"""
+
+from ostraka.library.aio import AsyncBucket, AsyncReader, AsyncStore, open_async
+from ostraka.library.blocking import Bucket, Reader, Store, open_store
+
+__all__ = ["AsyncBucket", "AsyncReader", "AsyncStore", "Bucket", "Reader", "Store", "open_async", "open_store"]

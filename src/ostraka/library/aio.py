@@ -1,0 +1,309 @@
+"""`AsyncStore`: a store in an asyncio program. Belongs to the event loop that opened it.
+
+Errors are the kinds of ``ostraka.errors``: Absent for what is not there, Exists, PreconditionFailed, Invalid, Full,
+Unavailable (a retry may help), Corrupt (never wrong bytes), InUse (`ostraka.StoreInUse`) for a store that another
+process has. Sizes and offsets are bytes; times are seconds since 1970, UTC.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ostraka.config import parse_geometry
+from ostraka.errors import Absent, Exists, Invalid, OstrakaError
+from ostraka.jobs.scheduler import Scheduler
+from ostraka.library.bodies import Body, source_of
+from ostraka.objects.types import (
+    Attributes,
+    Deleted,
+    Listed,
+    ListPage,
+    ObjectInfo,
+    ObjectReader,
+    Versioning,
+    VersionPage,
+    WriteConditions,
+)
+from ostraka.objects.types import Bucket as BucketInfo
+from ostraka.s3.accounts import ROOT_NAME
+from ostraka.s3.digests import Digests, Expected
+from ostraka.s3.ops.call import valid_bucket_name
+from ostraka.store.store import TEND_SECONDS, Store, open_here
+
+log = logging.getLogger("ostraka.library")
+
+CONTENT_TYPE = "binary/octet-stream"  # what S3 says of a body of which nobody said anything
+PAGE = 1000
+
+
+class AsyncReader:
+    """One version of an object, open: its bytes stay readable until it is closed, whatever happens to its name.
+
+    An asynchronous context manager, and an asynchronous iterator over its pieces.
+    """
+
+    def __init__(self, reader: ObjectReader) -> None:
+        self._reader = reader
+        self.info: ObjectInfo = reader.info
+
+    async def read(self, offset: int = 0, length: int | None = None) -> bytes:
+        """``length`` bytes from ``offset``, or what there is of them; all to the end without a length.
+
+        Every byte was verified. Raises Invalid for an offset beyond the end, Corrupt or Unavailable.
+        """
+        start, size = self._clip(offset, length)
+        now = self._reader.read_now(start, size)
+        if now is not None:
+            return bytes(now)
+        return b"".join([bytes(piece) async for piece in self._reader.read(start, size)])
+
+    async def pieces(self, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """The same, piece by piece, in order: never more than a few MiB in memory."""
+        start, size = self._clip(offset, length)
+        async for piece in self._reader.read(start, size):
+            yield bytes(piece)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self.pieces()
+
+    def _clip(self, offset: int, length: int | None) -> tuple[int, int]:
+        left = self.info.size - offset
+        if offset < 0 or left < 0 or (length is not None and length < 0):
+            raise Invalid(f"{self.info.key!r} has {self.info.size} bytes: none at {offset}", reason="range")
+        return offset, left if length is None else min(length, left)
+
+    def close(self) -> None:
+        self._reader.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncBucket:
+    """The objects of one bucket. Made by `AsyncStore.bucket` and `AsyncStore.create_bucket`."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._objects = store.objects
+        self.name = name
+
+    async def put(
+        self,
+        key: str,
+        body: Body,
+        *,
+        content_type: str = "",
+        headers: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        create_only: bool = False,
+        if_match: str | Sequence[str] = (),
+    ) -> ObjectInfo:
+        """Store a body under a key; when this returns, it is on stable storage.
+
+        ``body``: bytes, a Path, a binary file, or an iterable (asynchronous or not) of bytes. ``headers``: standard
+        ones that readers over HTTP get back, such as cache-control, in lower case. ``create_only``: PreconditionFailed
+        if the key has an object already. ``if_match``: the ETag (or several, or "*") that the current object must
+        have. Raises also Absent (no such bucket), Invalid, TooLarge, Full, Unavailable.
+        """
+        said = {"content-type": content_type or CONTENT_TYPE, **(headers or {})}
+        attributes = Attributes(said, dict(metadata or {}), dict(tags or {}))
+        matches = (if_match,) if isinstance(if_match, str) else tuple(if_match)
+        source, file = source_of(body)
+        try:
+            return await self._objects.put(
+                self.name,
+                key,
+                source,
+                Digests(Expected()),
+                attributes,
+                owner=ROOT_NAME,
+                conditions=WriteConditions(create_only, matches),
+            )
+        finally:
+            if file is not None:
+                file.close()
+
+    async def get(
+        self, key: str, *, version_id: str | None = None, offset: int = 0, length: int | None = None
+    ) -> bytes:
+        """The bytes of an object, or a range of them, in memory; `open` streams. Raises Absent."""
+        async with await self.open(key, version_id=version_id) as reader:
+            return await reader.read(offset, length)
+
+    async def open(self, key: str, *, version_id: str | None = None) -> AsyncReader:
+        """An object to be read, by ranges or piece by piece. Raises Absent."""
+        return AsyncReader(self._objects.open(self.name, key, version_id))
+
+    async def head(self, key: str, *, version_id: str | None = None) -> ObjectInfo:
+        """What is known of an object: size, etag, modified, version_id, attributes. Raises Absent."""
+        return self._objects.lookup(self.name, key, version_id)
+
+    async def exists(self, key: str) -> bool:
+        """Whether the key has an object now. Raises Absent if there is no such bucket."""
+        try:
+            self._objects.lookup(self.name, key, None)
+        except Absent as e:
+            if e.reason == "bucket":
+                raise
+            return False
+        return True
+
+    async def delete(self, key: str, *, version_id: str | None = None, if_match: str | Sequence[str] = ()) -> Deleted:
+        """Delete an object, or one version of it. What is not there is no error, unless ``if_match`` demands it."""
+        matches = (if_match,) if isinstance(if_match, str) else tuple(if_match)
+        return await self._objects.delete(self.name, key, version_id, owner=ROOT_NAME, if_match=matches)
+
+    async def delete_many(self, keys: Iterable[str]) -> None:
+        """Delete all of these keys, in commits of many; what is not there is no error. Raises the first failure."""
+        left = list(keys)
+        for start in range(0, len(left), PAGE):
+            named = [(key, None) for key in left[start : start + PAGE]]
+            for answer in await self._objects.delete_many(self.name, named, owner=ROOT_NAME):
+                if isinstance(answer, Exception):
+                    raise answer
+
+    async def copy(self, key: str, to_key: str, *, to_bucket: str = "", version_id: str | None = None) -> ObjectInfo:
+        """Copy an object with its attributes, without copying its bytes."""
+        source = self._objects.lookup(self.name, key, version_id)
+        return await self._objects.copy(source, to_bucket or self.name, to_key, source.attributes, owner=ROOT_NAME)
+
+    async def list(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[Listed]:
+        """Every object whose key begins with ``prefix``, in the order of the keys' bytes."""
+        after = start_after
+        while True:
+            page = self._objects.list(self.name, prefix, "", after, PAGE)
+            for entry in page.entries:
+                yield entry
+            if not page.truncated:
+                return
+            after = page.next
+            await asyncio.sleep(0)
+
+    async def page(
+        self, prefix: str = "", *, delimiter: str = "", start_after: str = "", limit: int = PAGE
+    ) -> ListPage:
+        """One page of a listing: keys that share a prefix up to the delimiter are folded into ``prefixes``."""
+        return self._objects.list(self.name, prefix, delimiter, start_after, limit)
+
+    async def versions(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
+        """Every version and delete marker, newest first within a key."""
+        after_key = after_version = ""
+        while True:
+            page: VersionPage = self._objects.list_versions(self.name, prefix, "", after_key, after_version, PAGE)
+            for entry in page.entries:
+                yield entry
+            if not page.truncated:
+                return
+            after_key, after_version = page.next_key, page.next_version
+            await asyncio.sleep(0)
+
+    async def set_versioning(self, enabled: bool) -> None:
+        """Keep old versions from now on, or suspend that: versions that are kept already stay."""
+        status: Versioning = "Enabled" if enabled else "Suspended"
+        await self._objects.update_bucket(self.name, lambda bucket: _with_versioning(bucket, status))
+
+    async def info(self) -> BucketInfo:
+        """The bucket itself: owner, created, region, versioning."""
+        return self._objects.bucket(self.name)
+
+
+def _with_versioning(bucket: BucketInfo, status: Versioning) -> BucketInfo:
+    return dataclasses.replace(bucket, versioning=status)
+
+
+class AsyncStore:
+    """A store that this process owns. Made by `ostraka.open_async`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @property
+    def ec(self) -> tuple[int, int]:
+        """(k, m): m disks may be lost at once."""
+        return self._store.membership.k, self._store.membership.m
+
+    async def create_bucket(self, name: str, *, exist_ok: bool = False, region: str = "us-east-1") -> AsyncBucket:
+        """Make a bucket. Raises Invalid for a name that S3 does not allow, Exists unless ``exist_ok``."""
+        if not valid_bucket_name(name):
+            raise Invalid(
+                f"bucket {name!r}: a name is 3 to 63 lower case letters, digits, dots and hyphens", reason="bucket"
+            )
+        try:
+            await self._store.objects.create_bucket(name, ROOT_NAME, region)
+        except Exists:
+            if not exist_ok:
+                raise
+        return AsyncBucket(self._store, name)
+
+    async def bucket(self, name: str) -> AsyncBucket:
+        """A bucket that is there. Raises Absent."""
+        self._store.objects.bucket(name)
+        return AsyncBucket(self._store, name)
+
+    async def buckets(self) -> list[BucketInfo]:
+        """All buckets, by name."""
+        found: list[BucketInfo] = []
+        more = True
+        while more:
+            page, more = self._store.objects.list_buckets(None, "", found[-1].name if found else "", PAGE)
+            found += page
+        return found
+
+    async def delete_bucket(self, name: str) -> None:
+        """Remove an empty bucket. Raises Absent, or Exists (reason "bucket-not-empty")."""
+        await self._store.objects.delete_bucket(name)
+
+
+@contextlib.asynccontextmanager
+async def open_async(*directories: str | os.PathLike[str], ec: str | None = None) -> AsyncIterator[AsyncStore]:
+    """Open the store in these directories, or make one: one directory or several disks, as ``ostraka serve`` takes.
+
+    >>> import asyncio, ostraka, tempfile
+    >>> async def main(directory):
+    ...     async with ostraka.open_async(directory) as store:
+    ...         photos = await store.create_bucket("photos")
+    ...         await photos.put("amphora.jpg", b"clay")
+    ...         async with await photos.open("amphora.jpg") as reader:
+    ...             return [piece async for piece in reader]
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     asyncio.run(main(directory))
+    [b'clay']
+
+    ``ec``: "K+M", as --ec; chosen by the number of directories when a store is made, known when it exists. Its
+    background work (collection, compaction, scrub, healing) runs on this event loop, in small pieces, while it is
+    open. Raises InUse (`ostraka.StoreInUse`, which names the other process), Refused, Invalid, Corrupt, Unavailable.
+    """
+    if not directories:
+        raise Invalid("name at least one directory", reason="directories")
+    paths = [Path(os.fspath(d)) for d in directories]
+    async with open_here(paths, ec=parse_geometry(ec) if ec else None) as store:
+        scheduler = Scheduler(store)
+        await scheduler.start()
+        tending = asyncio.get_running_loop().create_task(_tend(store))
+        try:
+            yield AsyncStore(store)
+        finally:
+            tending.cancel()
+            await asyncio.gather(tending, return_exceptions=True)
+            await scheduler.stop()
+
+
+async def _tend(store: Store) -> None:
+    while True:
+        await asyncio.sleep(TEND_SECONDS)
+        try:
+            await store.tend()
+        except OstrakaError as e:
+            log.warning("%s", e)

@@ -1,0 +1,254 @@
+"""`Store`: a store in a program without asyncio. The same names as in aio.py, waiting for their end.
+
+An event loop of its own runs in a thread and does everything; methods may be called from any thread. A call that is
+interrupted (Ctrl-C) is cancelled: its write may have happened, or not, but never half of it.
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import uvloop
+
+from ostraka.library.aio import PAGE, AsyncBucket, AsyncReader, AsyncStore, open_async
+from ostraka.library.bodies import Body
+from ostraka.objects.types import Bucket as BucketInfo
+from ostraka.objects.types import Deleted, Listed, ListPage, ObjectInfo
+
+T = TypeVar("T")
+_END: Any = object()
+
+
+class _Loop:
+    """An event loop in a thread. `run` waits for a coroutine there."""
+
+    def __init__(self) -> None:
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="ostraka", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("this store waits for its own thread: use ostraka.open_async there")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                future.cancel()
+                concurrent.futures.wait([future])
+            raise
+
+    def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
+        """The items of an asynchronous iterator, taken as they are asked for."""
+
+        async def some() -> tuple[list[T], bool]:
+            taken: list[T] = []
+            while len(taken) < batch:
+                item = await anext(items, _END)
+                if item is _END:
+                    return taken, True
+                taken.append(item)
+            return taken, False
+
+        batch = 1
+        ended = False
+        try:
+            while not ended:
+                found, ended = self.run(some())
+                yield from found
+                batch = min(2 * batch, PAGE)
+        finally:
+            close = getattr(items, "aclose", None)
+            if close is not None:
+                self.run(close())
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class Reader:
+    """One version of an object, open. A context manager, and an iterator over its pieces."""
+
+    def __init__(self, loop: _Loop, reader: AsyncReader) -> None:
+        self._loop = loop
+        self._reader = reader
+        self.info: ObjectInfo = reader.info
+
+    def read(self, offset: int = 0, length: int | None = None) -> bytes:
+        """As `AsyncReader.read`."""
+        return self._loop.run(self._reader.read(offset, length))
+
+    def pieces(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """As `AsyncReader.pieces`."""
+        pieces = self._reader.pieces(offset, length)
+        while (piece := self._loop.run(_next(pieces))) is not None:
+            yield piece
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.pieces()
+
+    def close(self) -> None:
+        self._loop.run(_call(self._reader.close))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(pieces, None)
+
+
+async def _call(function: Any) -> None:
+    function()
+
+
+class Bucket:
+    """The objects of one bucket. Made by `Store.bucket` and `Store.create_bucket`."""
+
+    def __init__(self, loop: _Loop, bucket: AsyncBucket) -> None:
+        self._loop = loop
+        self._bucket = bucket
+        self.name = bucket.name
+
+    def put(
+        self,
+        key: str,
+        body: Body,
+        *,
+        content_type: str = "",
+        headers: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        create_only: bool = False,
+        if_match: str | Sequence[str] = (),
+    ) -> ObjectInfo:
+        """As `AsyncBucket.put`."""
+        work = self._bucket.put(
+            key,
+            body,
+            content_type=content_type,
+            headers=headers,
+            metadata=metadata,
+            tags=tags,
+            create_only=create_only,
+            if_match=if_match,
+        )
+        return self._loop.run(work)
+
+    def get(self, key: str, *, version_id: str | None = None, offset: int = 0, length: int | None = None) -> bytes:
+        """As `AsyncBucket.get`."""
+        return self._loop.run(self._bucket.get(key, version_id=version_id, offset=offset, length=length))
+
+    def open(self, key: str, *, version_id: str | None = None) -> Reader:
+        """As `AsyncBucket.open`."""
+        return Reader(self._loop, self._loop.run(self._bucket.open(key, version_id=version_id)))
+
+    def head(self, key: str, *, version_id: str | None = None) -> ObjectInfo:
+        """As `AsyncBucket.head`."""
+        return self._loop.run(self._bucket.head(key, version_id=version_id))
+
+    def exists(self, key: str) -> bool:
+        """As `AsyncBucket.exists`."""
+        return self._loop.run(self._bucket.exists(key))
+
+    def delete(self, key: str, *, version_id: str | None = None, if_match: str | Sequence[str] = ()) -> Deleted:
+        """As `AsyncBucket.delete`."""
+        return self._loop.run(self._bucket.delete(key, version_id=version_id, if_match=if_match))
+
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """As `AsyncBucket.delete_many`."""
+        self._loop.run(self._bucket.delete_many(keys))
+
+    def copy(self, key: str, to_key: str, *, to_bucket: str = "", version_id: str | None = None) -> ObjectInfo:
+        """As `AsyncBucket.copy`."""
+        return self._loop.run(self._bucket.copy(key, to_key, to_bucket=to_bucket, version_id=version_id))
+
+    def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[Listed]:
+        """As `AsyncBucket.list`."""
+        return self._loop.iterate(self._bucket.list(prefix, start_after=start_after))
+
+    def page(self, prefix: str = "", *, delimiter: str = "", start_after: str = "", limit: int = PAGE) -> ListPage:
+        """As `AsyncBucket.page`."""
+        work = self._bucket.page(prefix, delimiter=delimiter, start_after=start_after, limit=limit)
+        return self._loop.run(work)
+
+    def versions(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """As `AsyncBucket.versions`."""
+        return self._loop.iterate(self._bucket.versions(prefix))
+
+    def set_versioning(self, enabled: bool) -> None:
+        """As `AsyncBucket.set_versioning`."""
+        self._loop.run(self._bucket.set_versioning(enabled))
+
+    def info(self) -> BucketInfo:
+        """As `AsyncBucket.info`."""
+        return self._loop.run(self._bucket.info())
+
+
+class Store:
+    """A store that this process owns. Made by `ostraka.open`."""
+
+    def __init__(self, loop: _Loop, store: AsyncStore) -> None:
+        self._loop = loop
+        self._store = store
+
+    @property
+    def ec(self) -> tuple[int, int]:
+        """(k, m): m disks may be lost at once."""
+        return self._store.ec
+
+    def create_bucket(self, name: str, *, exist_ok: bool = False, region: str = "us-east-1") -> Bucket:
+        """As `AsyncStore.create_bucket`."""
+        made = self._loop.run(self._store.create_bucket(name, exist_ok=exist_ok, region=region))
+        return Bucket(self._loop, made)
+
+    def bucket(self, name: str) -> Bucket:
+        """As `AsyncStore.bucket`."""
+        return Bucket(self._loop, self._loop.run(self._store.bucket(name)))
+
+    def buckets(self) -> list[BucketInfo]:
+        """As `AsyncStore.buckets`."""
+        return self._loop.run(self._store.buckets())
+
+    def delete_bucket(self, name: str) -> None:
+        """As `AsyncStore.delete_bucket`."""
+        self._loop.run(self._store.delete_bucket(name))
+
+
+@contextlib.contextmanager
+def open_store(*directories: str | os.PathLike[str], ec: str | None = None) -> Iterator[Store]:
+    """Open the store in these directories, or make one, for a program without asyncio.
+
+    >>> import ostraka, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory, ostraka.open(directory) as store:
+    ...     photos = store.create_bucket("photos")
+    ...     written = photos.put("amphora.jpg", b"clay", metadata={"found": "Athens"})
+    ...     print(photos.get("amphora.jpg"), [entry.key for entry in photos.list()])
+    b'clay' ['amphora.jpg']
+
+    As `open_async` otherwise.
+    """
+    loop = _Loop()
+    try:
+        opened = open_async(*directories, ec=ec)
+        store = loop.run(opened.__aenter__())
+        try:
+            yield Store(loop, store)
+        finally:
+            loop.run(opened.__aexit__(None, None, None))
+    finally:
+        loop.close()
