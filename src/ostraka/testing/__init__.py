@@ -2,6 +2,22 @@
 
 - ``powercut``: a directory that loses at a power cut whatever was not synced, and that can be made to fail.
 - ``processes``: a real server in a process of its own, and clients for it.
+- ``serving``: `serve`, an S3 endpoint for the length of a test; ``plugin``: the same as pytest fixtures.
 
-Nothing is imported here: FUSE and boto3 are wanted only by those who ask for them.
+Nothing but `serve` is imported here, when it is used: FUSE and boto3 are wanted only by those who ask for them.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ostraka.testing.serving import Endpoint, serve
+
+__all__ = ["Endpoint", "serve"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from ostraka.testing import serving
+
+        return getattr(serving, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
