@@ -74,7 +74,7 @@ def decode(key: bytes, value: bytes) -> HealRecord | ScrubRecord | HurtRow:
             row = _hurt(value)
         else:
             raise Corrupt(f"a key that is none of the jobs': {key[:32].hex()}", reason="row")
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Corrupt(f"a row of a job that cannot be read: {error}", reason="row") from None
     if row.version != VERSION:
         raise Refused(f"a row of a job of version {row.version}; this program reads {VERSION}", reason="version")

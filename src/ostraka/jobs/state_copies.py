@@ -74,7 +74,7 @@ def _carry_keys(ground: Ground, path: Path) -> None:
         try:
             content = files.read(membership.paths[carrier.number] / KEYS)
             msgspec.json.decode(content)
-        except (OSError, KeyError, msgspec.DecodeError) as error:
+        except (OSError, KeyError, msgspec.DecodeError, UnicodeDecodeError) as error:
             problem = error if isinstance(error, OSError) else OSError(str(error))
             continue
         files.publish(path / KEYS, content, mode=0o600)

@@ -66,7 +66,7 @@ def index_directory(disk: Path) -> Path:
 def read_mark(host: Host, disk: Path) -> Mark | None:
     try:
         return msgspec.json.decode(host.files.read(index_directory(disk) / "mark"), type=Mark)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 

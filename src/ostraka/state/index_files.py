@@ -105,7 +105,7 @@ class IndexFiles:
         data = raw[:-TRAILER_SIZE]
         if xxh3_64_digest(data) != raw[-TRAILER_SIZE:]:
             return None
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
             return msgspec.msgpack.decode(data, type=CleanStop)
         return None
 

@@ -56,7 +56,7 @@ def decode(content: bytes, where: str) -> Keys:
     """The opposite. Raises Corrupt; Refused for a newer version."""
     try:
         keys = msgspec.json.decode(content, type=Keys)
-    except msgspec.MsgspecError as e:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as e:
         raise Corrupt(f"{where} is damaged: {e}", reason="keys") from None
     if keys.version > VERSION:
         raise Refused(f"{where} has version {keys.version}, this program knows {VERSION}", reason="version")
