@@ -139,7 +139,7 @@ class S3App:
         auth = authenticate(
             request, self._lookup, self._clock.time(), self.door.limits, virtual_bucket=virtual, query=query
         )
-        record.framing = auth.payload._value_  # as ``value``, which an Enum computes
+        record.framing = auth.payload.value
         operation = record.operation = route(request.method, address.bucket, address.key, query, request.headers)
         if auth.identity is None:
             raise self._anonymous(operation, address, query)
