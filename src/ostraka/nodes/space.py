@@ -38,12 +38,12 @@ class Space:
         self._lock = threading.Lock()
         self._locks = contextlib.ExitStack()
         self._words = host.files.shared(shared, _SIZE)
-        self._slot = self._take_slot(shared.parent)
-        self._mine = 0
-        self._store(self._slot, 0)
         self._free = host.files.free(directory)
         self._free_until = host.clock.monotonic() + _FREE_SECONDS
         self._asking = threading.Lock()
+        self._slot = self._take_slot(shared.parent)  # last: it holds a lock, and nothing below may fail
+        self._mine = 0
+        self._store(self._slot, 0)
 
     def _take_slot(self, directory: Path) -> int:
         for slot in range(1, _SLOTS + 1):
@@ -77,7 +77,10 @@ class Space:
         """(free, total) bytes of the file system, as last known. It never waits for the disk: what is older than a
         second is asked for by a thread, and whoever comes next has it."""
         if self._host.clock.monotonic() >= self._free_until and self._asking.acquire(blocking=False):
-            threading.Thread(target=self._ask, name="free", daemon=True).start()
+            try:
+                threading.Thread(target=self._ask, name="free", daemon=True).start()
+            except RuntimeError:  # no thread to be had: the next caller tries again
+                self._asking.release()
         return self._free
 
     def _ask(self) -> None:
