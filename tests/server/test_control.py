@@ -44,7 +44,7 @@ def serve(directory: Path, talk: Any) -> Any:
     async def main() -> Any:
         store: Any = SimpleNamespace(membership=SimpleNamespace(paths={}))  # these operations ask nothing of it
         server = ControlServer(store, LIMITS)
-        await server.start([directory])
+        await server.start({0: directory})
         try:
             return await asyncio.to_thread(talk)
         finally:
@@ -109,3 +109,24 @@ def test_a_client_that_does_not_read_costs_no_memory(tmp_path: Path) -> None:
         assert serve(tmp_path, talk) < 8 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_a_new_disk_in_the_place_of_an_old_one_answers_as_well(tmp_path: Path) -> None:
+    """The old disk's socket went away with what the directory held."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    async def main() -> None:
+        store: Any = SimpleNamespace(membership=SimpleNamespace(paths={}))
+        server = ControlServer(store, LIMITS)
+        await server.start({0: place})
+        (place / control.NAME).unlink()
+        place.rmdir()
+        place.mkdir()
+        await server.start({0: place, 1: place})
+        try:
+            assert "error" in await asyncio.to_thread(say, place, b"{}\n")
+        finally:
+            await server.close()
+
+    asyncio.run(main())

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +58,16 @@ class ControlServer:
         self._limits = limits
         self._turn = asyncio.Lock()
         self._servers: list[asyncio.Server] = []
-        self._tried: set[Path] = set()
+        self._tried: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self, directories: Iterable[Path]) -> None:
-        """Listen in each directory where that was not tried yet; one that cannot hold a socket is passed over with a
-        warning."""
-        for directory in directories:
-            if directory in self._tried:
+    async def start(self, disks: Mapping[int, Path]) -> None:
+        """Listen on each disk, by its number, where that was not tried yet: a new disk in the place of an old one is
+        another directory. One that cannot hold a socket is passed over with a warning."""
+        for number, directory in disks.items():
+            if number in self._tried:
                 continue
-            self._tried.add(directory)
+            self._tried.add(number)
             try:
                 sock = self._bind(directory)
             except OSError as e:
@@ -125,7 +125,7 @@ class ControlServer:
                 progress("waiting for another command", 0, None)
             async with self._turn:
                 result = await operation(self._store, progress, **request.arguments)
-                await self.start(self._store.membership.paths.values())  # a directory that joined leads here as well
+                await self.start(self._store.membership.paths)  # a disk that joined leads here as well
                 say({"result": result})
         except (ValueError, TypeError, msgspec.MsgspecError) as e:
             say({"error": "Invalid", "reason": "request", "message": str(e)})

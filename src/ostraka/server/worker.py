@@ -123,7 +123,7 @@ def owner_main(
         store.held.take_others(store.membership.paths.values(), paths)  # an owner before us had locked them
         await apply_settings(config, store)
         control = ControlServer(store, limits)
-        await control.start([Path(p) for p in store.recovered.paths.values()])
+        await control.start(store.membership.paths)
         scheduler = Scheduler(store)
         await scheduler.start()
         try:
