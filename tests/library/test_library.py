@@ -5,6 +5,7 @@ import doctest
 import io
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -273,3 +274,30 @@ def test_a_program_that_is_killed_loses_nothing_that_it_was_told_was_written(tmp
             bucket = store.bucket("kept")
             for n in range(written + 1):
                 assert bucket.get(f"k{n}") == (b"%d " % n) * (1 + n % 7 * 3000)
+
+
+@pytest.mark.parametrize("buffering", [0, -1], ids=["raw", "buffered"])
+def test_a_file_that_does_not_block_is_refused_and_not_taken_for_its_end(bucket: Bucket, buffering: int) -> None:
+    into, out = os.pipe()
+    os.set_blocking(into, False)
+    with open(into, "rb", buffering=buffering) as body, open(out, "wb", buffering=0) as begun:
+        begun.write(b"x" * 100)
+        with pytest.raises(Invalid, match="non-blocking"):
+            bucket.put("cut short", body)
+    assert [entry.key for entry in bucket.list()] == []
+
+
+def test_ctrl_c_interrupts_what_is_waited_for_and_the_store_goes_on(bucket: Bucket) -> None:
+    interrupted = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        yield b"x"
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupted.wait(60)
+        yield b"y" * 100_000
+
+    with pytest.raises(KeyboardInterrupt):
+        bucket.put("interrupted", body())
+    interrupted.set()
+    bucket.put("next", b"1")
+    assert bucket.get("next") == b"1"

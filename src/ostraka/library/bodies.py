@@ -38,6 +38,9 @@ class BytesSource:
         return whole
 
 
+_NON_BLOCKING = "a file in non-blocking mode cannot be stored: make it block"
+
+
 class FileSource:
     """A binary file object, from where it stands to its end; read in a thread."""
 
@@ -51,8 +54,13 @@ class FileSource:
     def _read(self, view: memoryview) -> int:
         readinto: Any = getattr(self._file, "readinto", None)
         if readinto is not None:
-            return int(readinto(view) or 0)
+            size = readinto(view)
+            if size is None:  # nothing there at this moment: taken for the end, it would cut the object short
+                raise Invalid(_NON_BLOCKING, reason="body")
+            return int(size)
         data = self._file.read(len(view))
+        if data is None:
+            raise Invalid(_NON_BLOCKING, reason="body")
         if isinstance(data, str):
             raise Invalid("a file to be stored must be opened in binary mode", reason="body")
         view[: len(data)] = data
