@@ -1,0 +1,47 @@
+"""Byte stores addressed by path - a local directory, S3, Azure, memory - behind one interface that may be retried.
+
+backend.py says what every one of them means; paths.py which paths there are. Public: a program uses it by itself, and
+the backend pool, the block store's remote and ``ostraka.metadatadb`` stand on it.
+"""
+
+from ostraka.backends.backend import (
+    Backend,
+    Capability,
+    Copies,
+    DeleteFailure,
+    DeletesBatches,
+    Entry,
+    ListsDirectories,
+    Partial,
+    Presigns,
+    Reading,
+    RemovesDirectories,
+    Resumes,
+    Sink,
+    Source,
+    Stat,
+    WritesConditionally,
+    require,
+)
+from ostraka.backends.memory import MemoryBackend
+
+__all__ = [
+    "Backend",
+    "Capability",
+    "Copies",
+    "DeleteFailure",
+    "DeletesBatches",
+    "Entry",
+    "ListsDirectories",
+    "MemoryBackend",
+    "Partial",
+    "Presigns",
+    "Reading",
+    "RemovesDirectories",
+    "Resumes",
+    "Sink",
+    "Source",
+    "Stat",
+    "WritesConditionally",
+    "require",
+]
