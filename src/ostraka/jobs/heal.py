@@ -118,7 +118,7 @@ class Heal:
                     record,
                     cursor=key + b"\0",
                     examined=record.examined + len(batch),
-                    repaired=record.repaired + sum(r.outcome == "repaired" for r in results),
+                    repaired=record.repaired + sum(r.rebuilt for r in results),
                     left=record.left + unreadable + sum(self._concerned(r.bad, wanted) for r in results),
                 )
                 batch, unreadable = [], 0
@@ -274,5 +274,5 @@ def pending(ground: Ground) -> bool:
 def _tell(named: Named, result: Mended) -> None:
     if result.outcome == "lost":
         log.error("%s is damaged beyond repair: %s", named.name, result.note)
-    elif result.outcome == "repaired":
+    elif result.rebuilt:
         log.info("%s was repaired", named.name)

@@ -55,11 +55,13 @@ class Named(NamedTuple):
 
 class Mended(NamedTuple):
     """What became of a stripe. "whole": nothing was wrong; "away": later, with other disks; "lost": fewer than k
-    shards are good; "gone": nothing names it any more. ``bad``: disks of shards that are not good now."""
+    shards are good; "gone": nothing names it any more. ``bad``: disks of shards that are not good now. ``rebuilt``:
+    shards were written anew and the state names them, whether or not others are still away."""
 
     outcome: Literal["whole", "repaired", "away", "lost", "gone"]
     note: str = ""
     bad: frozenset[int] = frozenset()
+    rebuilt: bool = False
 
 
 def key_of(owner: Owner, owner_id: bytes) -> bytes:
@@ -123,8 +125,8 @@ async def _mend_once(ground: Ground, named: Named) -> Mended | None:
     if not landed:
         return None
     if any(ground.membership.disk(disk) is None for disk in new.disks):
-        return await _away(ground, new, "some of its disks are away")
-    return Mended("repaired")
+        return (await _away(ground, new, "some of its disks are away"))._replace(rebuilt=True)
+    return Mended("repaired", rebuilt=True)
 
 
 def _stands(ground: Ground, named: Named) -> bool:
@@ -160,7 +162,7 @@ async def _rewrite(ground: Ground, named: Named) -> Mended | None:
         landed = await _commit(ground, named, new)
     finally:
         pool.settle([new])  # whatever became of the commit: compaction asks the state
-    return Mended("repaired") if landed else None
+    return Mended("repaired", rebuilt=True) if landed else None
 
 
 async def _commit(ground: Ground, named: Named, new: Stripe) -> bool:

@@ -328,11 +328,12 @@ class ErasurePool:
         return msgspec.structs.replace(stripe, disks=tuple({**dict(enumerate(stripe.disks)), **written}.values()))
 
     def _targets(self, stripe: Stripe, bad: list[ShardHealth]) -> dict[int, int]:
-        """Where each bad shard is written anew: its own disk if that is up and answers, else one that has none."""
+        """Where each bad shard is written anew: its own disk if that is up and answers, else one that has none. What
+        is lost comes first: a disk that is merely away may come back with its shard."""
         up = {disk.number: disk for disk in self._members.up()}
         spare = self._order(stripe.write_id, {n: disk for n, disk in up.items() if n not in stripe.disks})
         targets: dict[int, int] = {}
-        for shard in bad:
+        for shard in sorted(bad, key=lambda shard: shard.state == "unreachable"):
             if shard.disk in up and shard.state != "unreachable":
                 targets[shard.index] = shard.disk
             elif spare:

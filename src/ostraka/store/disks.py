@@ -416,7 +416,7 @@ async def rebuild(store: Store, progress: Progress) -> dict[str, Any]:
 
     def told(named: Named, result: Mended) -> None:
         counts["examined"] += 1
-        counts["repaired"] += result.outcome == "repaired"
+        counts["repaired"] += result.rebuilt
         counts["lost"] += result.outcome == "lost"
         if result.outcome == "lost":
             log.error("%s is damaged beyond repair: %s", named.name, result.note)
