@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ostraka.errors import Absent, Corrupt, OstrakaError, Refused
+from ostraka.errors import Absent, Corrupt, OstrakaError
 from ostraka.host import Host
 from ostraka.limits import LIMITS, Limits
 from ostraka.nodes import recovery
@@ -311,13 +311,17 @@ def test_an_index_of_another_store_or_disk_is_not_believed(tmp_path: Path, seed:
     assert recovery.prepare(Host(), path, Identity(STORE, 8))
 
 
-def test_an_index_of_a_later_version_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_index_of_another_version_is_built_anew(tmp_path: Path, seed: int) -> None:
+    """Or of a mark with a bit that flipped: nothing is lost, segments have a version of their own."""
     path = tmp_path / "d"
-    open_disk(path).close()
+    disk = open_disk(path)
+    bodies = fill(disk, random.Random(seed), 3)
+    disk.close()
     mark = json.loads((path / "shards" / "mark").read_text())
-    (path / "shards" / "mark").write_text(json.dumps(mark | {"version": 2}))
-    with pytest.raises(Refused, match="format 2"):
-        open_disk(path)
+    (path / "shards" / "mark").write_text(json.dumps(mark | {"version": 3}))
+    disk = open_disk(path)
+    check(disk, bodies)
+    disk.close()
 
 
 def test_workers_share_what_each_of_them_wrote(tmp_path: Path, seed: int) -> None:

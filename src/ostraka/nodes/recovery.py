@@ -7,7 +7,7 @@
 - a process of this same boot died with it open: the page cache survived that, and LMDB survives a killed process.
   But twice in a row is once too often: what kills its readers would kill them for ever.
 
-Everything else (another boot, another store, no mark, a rebuild cut short) is a rebuild from the segments.
+Everything else (another boot, store or version, no mark, a rebuild cut short) is a rebuild from the segments.
 """
 
 import contextlib
@@ -17,7 +17,6 @@ from typing import Final
 import msgspec
 from xxhash import xxh3_128
 
-from ostraka.errors import Refused
 from ostraka.host import Host
 from ostraka.nodes.shard_index import SEALED, ShardIndex
 from ostraka.segments.format import (
@@ -84,8 +83,6 @@ def prepare(host: Host, disk: Path, identity: Identity) -> bool:
     files.mkdir(index_directory(disk))
     files.sync_directory(disk)  # always: whoever made them may have died before this
     mark = read_mark(host, disk)
-    if mark is not None and mark.version > VERSION:
-        raise Refused(f"the shard index of {disk} has format {mark.version}; this Ostraka reads {VERSION}")
     with contextlib.suppress(FileNotFoundError):
         files.unlink(index_directory(disk) / _LOCK)  # only shared memory; nobody else is here
     trusted = mark is not None and _trusted(host, disk, mark, identity)

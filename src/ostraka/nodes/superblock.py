@@ -81,18 +81,17 @@ def decode(content: bytes, where: str) -> Superblock:
     """The opposite; ``where`` names the file in errors. Raises Corrupt, or Refused for a newer version."""
     if len(content) < HEADER_SIZE + CHECKSUM_SIZE or content[:8] != MAGIC:
         raise Corrupt(f"{where} is not an Ostraka superblock", reason="superblock")
-    version = int.from_bytes(content[8:10], "big")
+    end = len(content) - CHECKSUM_SIZE
+    if xxhash.xxh3_64_digest(content[:end]) != content[end:]:  # so in every version: first of all it must be whole
+        raise Corrupt(f"{where} does not match its checksum", reason="superblock")
+    version, length = int.from_bytes(content[8:10], "big"), int.from_bytes(content[10:14], "big")
     if version != VERSION:
         raise Refused(
             f"{where} has format version {version}, this program knows {VERSION}: use the release that wrote it",
             reason="version",
         )
-    length = int.from_bytes(content[10:14], "big")
-    end = HEADER_SIZE + length
-    if length > PAYLOAD_SIZE_MAX or len(content) != end + CHECKSUM_SIZE:
+    if length > PAYLOAD_SIZE_MAX or end != HEADER_SIZE + length:
         raise Corrupt(f"{where} is {len(content)} bytes long, which does not fit its header", reason="superblock")
-    if xxhash.xxh3_64_digest(content[:end]) != content[end:]:
-        raise Corrupt(f"{where} does not match its checksum", reason="superblock")
     try:
         return msgspec.msgpack.decode(content[HEADER_SIZE:end], type=Superblock)
     except msgspec.ValidationError as e:

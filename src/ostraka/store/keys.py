@@ -10,6 +10,7 @@ import logging
 import string
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import xxhash
@@ -43,8 +44,11 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _sealed(keys: Keys) -> Keys:
-    bare = msgspec.structs.replace(keys, checksum="")
-    return msgspec.structs.replace(bare, checksum=xxhash.xxh3_64_hexdigest(msgspec.json.encode(bare)))
+    return msgspec.structs.replace(keys, checksum=_checksum(msgspec.structs.asdict(keys) | {"checksum": ""}))
+
+
+def _checksum(said: dict[str, Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(msgspec.json.encode(said))
 
 
 def encode(keys: Keys) -> bytes:
@@ -55,14 +59,17 @@ def encode(keys: Keys) -> bytes:
 def decode(content: bytes, where: str) -> Keys:
     """The opposite. Raises Corrupt; Refused for a newer version."""
     try:
-        keys = msgspec.json.decode(content, type=Keys)
+        said = msgspec.json.decode(content, type=dict[str, Any])
+        if said.get("checksum") != _checksum(said | {"checksum": ""}):  # so in every version: it must be whole first
+            raise Corrupt(f"{where} does not match its checksum", reason="keys")
+        if said.get("version") != VERSION:
+            raise Refused(
+                f"{where} has version {said.get('version')}, this one knows {VERSION}: use the release that wrote it",
+                reason="version",
+            )
+        return msgspec.convert(said, Keys)
     except (msgspec.MsgspecError, UnicodeDecodeError) as e:
         raise Corrupt(f"{where} is damaged: {e}", reason="keys") from None
-    if keys.version > VERSION:
-        raise Refused(f"{where} has version {keys.version}, this program knows {VERSION}", reason="version")
-    if _sealed(keys).checksum != keys.checksum:
-        raise Corrupt(f"{where} does not match its checksum", reason="keys")
-    return keys
 
 
 def create(store_id: bytes, host: Host, root: tuple[str, str] | None) -> Keys:
