@@ -76,23 +76,21 @@ class IndexFiles:
         data = msgspec.msgpack.encode(stop)
         self.files.publish(self._clean_path(generation), data + xxh3_64_digest(data), mode=0o600)
 
-    def take_clean(self) -> tuple[int, CleanStop] | None:
-        """The generation that a clean stop left, if all its pages are as they were. The mark is gone afterwards.
+    def clean_stops(self) -> dict[int, CleanStop]:
+        """What clean stops have left, by generation. They stay until `drop_clean`: a start that is refused for what
+        they say must be refused the next time as well."""
+        found = {generation: self._read_clean(path) for generation, path in self._marks()}
+        return {generation: stop for generation, stop in found.items() if stop is not None}
 
-        A power cut may bring the mark back: it then vouches for exactly the pages and the commit that it names, or for
-        nothing.
-        """
-        taken = None
-        for name in self.files.names(self.directory):
-            match = _NAME.fullmatch(name)
-            if not match or match[2] != "clean":
-                continue
-            generation = int(match[1], 16)
-            stop = self._read_clean(self.directory / name)
-            self.files.unlink(self.directory / name)
-            if stop is not None and self._pages_are(generation, stop):
-                taken = (generation, stop)
-        return taken
+    def drop_clean(self) -> None:
+        """The marks are gone. A power cut may bring one back: it then vouches for exactly the pages and the commit
+        that it names, or for nothing."""
+        for _, path in self._marks():
+            self.files.unlink(path)
+
+    def _marks(self) -> list[tuple[int, Path]]:
+        found = [(_NAME.fullmatch(name), self.directory / name) for name in self.files.names(self.directory)]
+        return [(int(match[1], 16), path) for match, path in found if match and match[2] == "clean"]
 
     def close(self) -> None:
         self.shared.release()
@@ -109,7 +107,7 @@ class IndexFiles:
             return msgspec.msgpack.decode(data, type=CleanStop)
         return None
 
-    def _pages_are(self, generation: int, stop: CleanStop) -> bool:
+    def pages_are(self, generation: int, stop: CleanStop) -> bool:
         with contextlib.suppress(OSError), contextlib.closing(self.files.open(self.map_path(generation))) as pages:
             return file_checksum(pages.preadv, stop.size) == stop.checksum
         return False

@@ -10,7 +10,7 @@ Nothing is acknowledged before all of it is durable.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -189,30 +189,36 @@ def _heal_one(opening: Opening, truth: Truth, base: Base, scan: CopyScan) -> str
 def _index(
     opening: Opening, files: IndexFiles, truth: Truth, base: Base, report: Recovery
 ) -> tuple[int, Map, Rebuilt | None]:
-    taken = files.take_clean()
-    if taken is not None:
-        index = _reuse(opening, files, truth, base, *taken)
+    stops = {generation: s for generation, s in files.clean_stops().items() if s.store == opening.store}
+    _check_not_stale(opening, truth, stops.values())
+    whole = {generation: stop for generation, stop in stops.items() if files.pages_are(generation, stop)}
+    files.drop_clean()  # from here on the index changes
+    for generation, stop in whole.items():
+        index = _reuse(opening, files, truth, base, generation, stop)
         if index is not None:
             report.clean = True
-            return taken[0], index, None
+            return generation, index, None
     generation, index, rebuilt = build_index(files, truth, base, opening.open_map, opening.index_size_max)
     report.rows = rebuilt.rows
     report.restated = rebuilt.digest != digest_at(truth, base, truth.last)
     return generation, index, rebuilt
 
 
+def _check_not_stale(opening: Opening, truth: Truth, stops: Iterable[CleanStop]) -> None:
+    stopped = max([stop.commit for stop in stops], default=0)
+    if stopped > truth.last and not opening.accept_loss:
+        raise Refused(
+            f"the state was at commit {stopped} when it was stopped, and its copies end at {truth.last}: "
+            "they are stale or damaged. Bring back the newest copy, or repair from the index, if that is whole, with "
+            "fsck --repair, which accepts the loss if not",
+            reason="stale",
+        )
+
+
 def _reuse(
     opening: Opening, files: IndexFiles, truth: Truth, base: Base, generation: int, stop: CleanStop
 ) -> Map | None:
     """The index that a clean stop left, if it shows the end of the truth."""
-    if stop.store != opening.store:
-        return None
-    if stop.commit > truth.last and not opening.accept_loss:
-        raise Refused(
-            f"the state was at commit {stop.commit} when it was stopped, and its copies end at {truth.last}: "
-            "they are stale. Bring back the newest copy, or accept the loss with fsck --repair",
-            reason="stale",
-        )
     digest = digest_at(truth, base, truth.last).to_bytes(16, "big")
     if stop.commit != truth.last or stop.digest != digest:
         return None
