@@ -7,7 +7,7 @@ import lmdb
 import pytest
 
 from ostraka.errors import Full
-from ostraka.nodes.shard_index import SEALED, SETTLED, ShardIndex, _fault, _unpack_row
+from ostraka.nodes.shard_index import SEALED, SETTLED, ShardIndex, _unpack_row
 from ostraka.segments.format import ShardHeader, segment_id
 from ostraka.segments.writer import Extent
 
@@ -21,7 +21,7 @@ def extent(number: int, sequence: int = 0, offset: int = 64, size: int = 128) ->
 
 @pytest.fixture
 def index(tmp_path: Path) -> ShardIndex:
-    return ShardIndex(tmp_path / "shards", 1 << 26)
+    return ShardIndex(tmp_path / "shards", 1 << 26, lambda why: None)
 
 
 def test_the_worked_example_of_the_format_page_decodes() -> None:
@@ -82,8 +82,21 @@ def test_a_damaged_row_reads_as_missing(index: ShardIndex) -> None:
 
 
 def test_an_index_without_room_is_full_and_a_broken_one_a_failed_disk(tmp_path: Path) -> None:
-    index = ShardIndex(tmp_path / "small", 1 << 16)
+    index = ShardIndex(tmp_path / "small", 1 << 16, pytest.fail)
     with pytest.raises(Full):
         for number in range(10_000):
             index.put([extent(number)])
-    assert isinstance(_fault(lmdb.CorruptedError("page")), OSError)
+
+
+def test_whoever_opened_it_is_told_of_damage(tmp_path: Path) -> None:
+    told: list[str] = []
+    index = ShardIndex(tmp_path / "shards", 1 << 26, told.append)
+    index.put([extent(1)])
+    assert index.get(extent(1).header.write_id, 2) == extent(1)
+    with index._env.begin(write=True, db=index._rows) as txn:
+        txn.put(extent(1).header.key, b"damage" * 20)
+    assert not told
+    assert index.get(extent(1).header.write_id, 2) is None
+    with pytest.raises(OSError, match="next start"), index._faults():
+        raise lmdb.CorruptedError("page")
+    assert [why.split()[0] for why in told] == ["a", "page"]

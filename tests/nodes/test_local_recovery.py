@@ -311,6 +311,24 @@ def test_an_index_of_another_store_or_disk_is_not_believed(tmp_path: Path, seed:
     assert recovery.prepare(Host(), path, Identity(STORE, 8))
 
 
+def test_an_index_in_which_damage_was_met_is_built_anew_at_the_next_start(tmp_path: Path, seed: int) -> None:
+    """It was marked clean when it was closed, damage and all, and so was never mended."""
+    path = tmp_path / "d"
+    disk = open_disk(path)
+    bodies = fill(disk, random.Random(seed), 5)
+    with disk.index._env.begin(write=True, db=disk.index._rows) as txn:
+        txn.put(next(iter(txn.cursor()))[0], b"damage")
+    check(disk, bodies)  # what the index has lost the segments still have
+    disk.close()
+    assert recovery.is_doubted(Host(), path)
+    assert recovery.prepare(Host(), path, disk.identity)
+    assert not recovery.is_doubted(Host(), path)
+    disk = open_disk(path)
+    check(disk, bodies)
+    disk.close()
+    assert not recovery.prepare(Host(), path, disk.identity)
+
+
 def test_an_index_of_another_version_is_built_anew(tmp_path: Path, seed: int) -> None:
     """Or of a mark with a bit that flipped: nothing is lost, segments have a version of their own."""
     path = tmp_path / "d"

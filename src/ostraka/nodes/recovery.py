@@ -7,10 +7,12 @@
 - a process of this same boot died with it open: the page cache survived that, and LMDB survives a killed process.
   But twice in a row is once too often: what kills its readers would kill them for ever.
 
-Everything else (another boot, store or version, no mark, a rebuild cut short) is a rebuild from the segments.
+And not even then if a process met damage in it: that has left ``shards/doubt``. Everything else (another boot, store or
+version, no mark, a rebuild cut short) is a rebuild from the segments.
 """
 
 import contextlib
+import logging
 from pathlib import Path
 from typing import Final
 
@@ -32,9 +34,12 @@ from ostraka.segments.format import (
 from ostraka.segments.reader import headers
 from ostraka.segments.writer import Extent
 
+log = logging.getLogger("ostraka.nodes")
+
 VERSION: Final = 1
 _DATA: Final = "data.mdb"
 _LOCK: Final = "lock.mdb"
+_DOUBT: Final = "doubt"
 _MAP_SIZE_MIN: Final = 1 << 30
 _HASH_BLOCK: Final = 1 << 20
 _PAGE_SIZE: Final = 4096
@@ -85,7 +90,8 @@ def prepare(host: Host, disk: Path, identity: Identity) -> bool:
     mark = read_mark(host, disk)
     with contextlib.suppress(FileNotFoundError):
         files.unlink(index_directory(disk) / _LOCK)  # only shared memory; nobody else is here
-    trusted = mark is not None and _trusted(host, disk, mark, identity)
+    doubted = is_doubted(host, disk)
+    trusted = mark is not None and not doubted and _trusted(host, disk, mark, identity)
     unclean = mark.unclean_opens + 1 if trusted and mark is not None and mark.state == "open" else 0
     free_total = files.free(disk)[1]
     map_size = max(_MAP_SIZE_MIN, align(free_total // 8, 1 << 20))
@@ -95,6 +101,8 @@ def prepare(host: Host, disk: Path, identity: Identity) -> bool:
         with contextlib.suppress(FileNotFoundError):
             files.unlink(index_directory(disk) / _DATA)
         rebuild(host, disk, identity, map_size)
+        if doubted:
+            files.unlink(index_directory(disk) / _DOUBT)
     write_mark(host, disk, msgspec.structs.replace(fresh, state="open"))
     return not trusted
 
@@ -107,10 +115,26 @@ def _trusted(host: Host, disk: Path, mark: Mark, identity: Identity) -> bool:
     return mark.state == "open" and mark.boot == host.boot_id and mark.unclean_opens == 0
 
 
+def doubt(host: Host, disk: Path, why: str) -> None:
+    """Have the index built anew at the next start. By any process, at any time."""
+    host.files.publish(index_directory(disk) / _DOUBT, why.encode(), mode=0o600)
+
+
+def is_doubted(host: Host, disk: Path) -> bool:
+    return _DOUBT in host.files.names(index_directory(disk))
+
+
+def _damaged(host: Host, disk: Path, why: str) -> None:
+    with contextlib.suppress(OSError):  # a disk on its way out: the next start will see what it gives
+        if not is_doubted(host, disk):
+            log.error("%s: the index of its shards is damaged (%s); it is built anew at the next start", disk, why)
+            doubt(host, disk, why)
+
+
 def close_clean(host: Host, disk: Path) -> None:
     """The last process has closed the index: mark it clean, as it is now."""
     mark = read_mark(host, disk)
-    if mark is None or mark.state != "open":
+    if mark is None or mark.state != "open" or is_doubted(host, disk):
         return
     size, checksum = _fingerprint(host, index_directory(disk) / _DATA)
     write_mark(host, disk, msgspec.structs.replace(mark, state="clean", unclean_opens=0, size=size, checksum=checksum))
@@ -173,7 +197,7 @@ def open_index(host: Host, disk: Path, map_size: int) -> ShardIndex:
             file.preadv([bytearray(2 * _PAGE_SIZE)], 0)
         finally:
             file.close()
-    return ShardIndex(path, map_size)
+    return ShardIndex(path, map_size, lambda why: _damaged(host, disk, why))
 
 
 def rebuild(host: Host, disk: Path, identity: Identity, map_size: int) -> int:

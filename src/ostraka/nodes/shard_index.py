@@ -2,7 +2,8 @@
 
 An LMDB environment under <disk>/shards/ that all worker processes share (docs/format/shard-index.md). It is derived:
 the segments are the truth, it is never synced, and whoever doubts it rebuilds it. Rows carry a checksum bound to
-their key, since LMDB's pages have none: a damaged row reads as missing, and the disk then asks the segments.
+their key, since LMDB's pages have none: a damaged row reads as missing, and the disk then asks the segments. Whoever
+opens it is told of any damage that is met, for it should not be believed the next time.
 
 Knows nothing of when to doubt (local.py) nor of files (segments/).
 """
@@ -10,7 +11,7 @@ Knows nothing of when to doubt (local.py) nor of files (segments/).
 import contextlib
 import errno
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -75,8 +76,9 @@ def _unpack_row(key: bytes, row: bytes) -> Extent | None:
 class ShardIndex:
     """The index of one disk, open in this process. Any thread may call anything; no call spans an await."""
 
-    def __init__(self, path: Path, map_size: int) -> None:
-        with _faults():
+    def __init__(self, path: Path, map_size: int, on_damage: Callable[[str], None]) -> None:
+        self._on_damage = on_damage
+        with self._faults():
             self._env = lmdb.open(
                 str(path),
                 map_size=map_size,
@@ -94,6 +96,21 @@ class ShardIndex:
     def close(self) -> None:
         self._env.close()
 
+    def _fault(self, error: lmdb.Error) -> Exception:
+        """LMDB's errors in our words: no room, or a device (or an index) that cannot be trusted."""
+        text = str(error)
+        if isinstance(error, lmdb.MapFullError) or "No space left" in text or "quota" in text:
+            return Full(f"shard index: {text}", reason="disk")
+        self._on_damage(text)
+        return OSError(errno.EIO, f"shard index: {text}; it is built anew at the next start")
+
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except lmdb.Error as e:
+            raise self._fault(e) from e
+
     def get(self, write_id: bytes, index: int) -> Extent | None:
         """Where the shard is, or None if the index has no intact row of it."""
         key = write_id + bytes((index,))
@@ -101,14 +118,19 @@ class ShardIndex:
             with self._env.begin(db=self._rows) as txn:
                 row = txn.get(key)
         except lmdb.Error as e:
-            raise _fault(e) from e
-        return None if row is None else _unpack_row(key, row)
+            raise self._fault(e) from e
+        if row is None:
+            return None
+        extent = _unpack_row(key, row)
+        if extent is None:
+            self._on_damage("a row does not match its checksum")
+        return extent
 
     def copies(self, write_id: bytes, index: int) -> list[Extent]:
         """Every place that is known to hold the shard: after a rebuild there may be more than one."""
         prefix = shard_key(write_id, index)
         found = []
-        with _faults(), self._env.begin(db=self._rows) as txn:
+        with self._faults(), self._env.begin(db=self._rows) as txn:
             for key, row in _prefixed(txn, prefix):
                 extent = _unpack_row(key, row)
                 if extent is not None:
@@ -117,7 +139,7 @@ class ShardIndex:
 
     def put(self, extents: Sequence[Extent]) -> None:
         """Name these; a shard that was elsewhere is now here, and its old bytes are dead. Raises Full, OSError."""
-        with _faults(), self._env.begin(write=True, db=self._rows) as txn:
+        with self._faults(), self._env.begin(write=True, db=self._rows) as txn:
             live: dict[SegmentId, int] = {}
             ends: dict[SegmentId, int] = {}
             for e in extents:
@@ -131,7 +153,7 @@ class ShardIndex:
 
     def put_copies(self, extents: Sequence[Extent]) -> None:
         """Name these beside what is named already (rebuilding: nobody knows yet which copy is good)."""
-        with _faults(), self._env.begin(write=True, db=self._rows) as txn:
+        with self._faults(), self._env.begin(write=True, db=self._rows) as txn:
             live: dict[SegmentId, int] = {}
             for e in extents:
                 key = e.header.key
@@ -143,7 +165,7 @@ class ShardIndex:
 
     def remove(self, shards: Sequence[tuple[bytes, int]]) -> None:
         """Forget these shards; their bytes are dead. Unknown ones are ignored."""
-        with _faults(), self._env.begin(write=True, db=self._rows) as txn:
+        with self._faults(), self._env.begin(write=True, db=self._rows) as txn:
             live: dict[SegmentId, int] = {}
             for write_id, index in shards:
                 self._drop(txn, shard_key(write_id, index), live)
@@ -155,7 +177,7 @@ class ShardIndex:
         A shard that was released meanwhile stays released: its new copy is dead bytes. With None as the old place the
         index had lost the shard, and has it again.
         """
-        with _faults(), self._env.begin(write=True, db=self._rows) as txn:
+        with self._faults(), self._env.begin(write=True, db=self._rows) as txn:
             live: dict[SegmentId, int] = {}
             ends: dict[SegmentId, int] = {}
             for old, new in moves:
@@ -194,16 +216,16 @@ class ShardIndex:
 
     def mark(self, segment: SegmentId, *, total: int | None = None, flags: int) -> None:
         """Add flags to a segment, and set its size if told."""
-        with _faults(), self._env.begin(write=True, db=self._segments) as txn:
+        with self._faults(), self._env.begin(write=True, db=self._segments) as txn:
             known, live, old = _unpack_segment(segment, txn.get(segment))
             self._put_segment(txn, segment, known if total is None else total, live, old | flags)
 
     def forget_segment(self, segment: SegmentId) -> None:
-        with _faults(), self._env.begin(write=True, db=self._segments) as txn:
+        with self._faults(), self._env.begin(write=True, db=self._segments) as txn:
             txn.delete(segment)
 
     def segments(self) -> list[SegmentInfo]:
-        with _faults(), self._env.begin(db=self._segments) as txn:
+        with self._faults(), self._env.begin(db=self._segments) as txn:
             found = []
             for segment, row in txn.cursor():
                 total, live, flags = _unpack_segment(segment, row)
@@ -212,7 +234,7 @@ class ShardIndex:
 
     def count(self) -> int:
         """Rows, second copies included."""
-        with _faults(), self._env.begin(db=self._rows) as txn:
+        with self._faults(), self._env.begin(db=self._rows) as txn:
             return int(txn.stat(self._rows)["entries"])
 
 
@@ -233,19 +255,3 @@ def _prefixed(txn: lmdb.Transaction, prefix: bytes) -> Iterator[tuple[bytes, byt
             if key[:KEY_SIZE] != prefix:
                 return
             yield bytes(key), bytes(row)
-
-
-def _fault(error: lmdb.Error) -> Exception:
-    """LMDB's errors in our words: no room, or a device (or an index) that cannot be trusted."""
-    text = str(error)
-    if isinstance(error, lmdb.MapFullError) or "No space left" in text or "quota" in text:
-        return Full(f"shard index: {text}", reason="disk")
-    return OSError(errno.EIO, f"shard index: {text}")
-
-
-@contextlib.contextmanager
-def _faults() -> Iterator[None]:
-    try:
-        yield
-    except lmdb.Error as e:
-        raise _fault(e) from e

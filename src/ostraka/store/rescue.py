@@ -37,6 +37,7 @@ async def open_for_repair(
     host = host or Host()
     with hold(directories, host, make=False):
         mended = _mend_superblocks(directories, host)
+        _doubt_indexes(directories, host)
         store, findings = _open(directories, host, limits)
         findings[:0] = mended
         try:
@@ -66,6 +67,13 @@ def _open(directories: Sequence[Path], host: Host, limits: Limits) -> tuple[Stor
     except OstrakaError as error:
         raise Corrupt(f"{error.message} ({notes})", reason="state") from None
     return store, [Finding("state", f"{problem.message}: what no copy gives back is lost ({notes})", True)]
+
+
+def _doubt_indexes(directories: Sequence[Path], host: Host) -> None:
+    """Shards are looked up in indexes that were made a moment ago, from the segments."""
+    for directory in directories:
+        with contextlib.suppress(FileNotFoundError):
+            recovery.doubt(host, directory, "somebody asked for a repair")
 
 
 def _mend_superblocks(directories: Sequence[Path], host: Host) -> list[Finding]:
