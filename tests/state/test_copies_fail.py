@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import shutil
 from typing import Any
 
 import pytest
@@ -187,6 +188,7 @@ def test_copies_that_were_changed_apart_are_refused(make_store: Any) -> None:
         alone = store.open(copies=[store.copies[number]])
         alone.apply([put(b"k", b"apart %d" % number)])
         store.abandon(alone)
+        shutil.rmtree(store.index)  # on each half's own disk; one that they shared would know
     with pytest.raises(Corrupt) as caught:
         store.open()
     assert caught.value.reason == "split"

@@ -2,13 +2,15 @@
 
 import asyncio
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 
 from ostraka.errors import Corrupt, Refused
-from ostraka.state import Copy, Mutation, Put, verify_copies
+from ostraka.limits import LIMITS, MIB
+from ostraka.state import Copy, Mutation, Put, salvage_from_index, verify_copies
 from ostraka.state.log import End, LogReader, Record, ScanEnd
 from ostraka.state.rows import DIGEST_MASK, encode_rows, row_hash
 from ostraka.state.snapshot import STAGING_SUFFIX
@@ -208,6 +210,26 @@ def test_the_end_of_the_log_that_is_wiped_after_a_clean_stop_is_refused_again_an
         assert caught.value.reason == "stale"
 
 
+def test_the_end_of_the_log_that_is_damaged_after_a_kill_is_not_taken_for_a_torn_one(make_store: Any) -> None:
+    """Garbage over the last record and beyond it: the log alone cannot tell it from a write that was cut."""
+    store = make_store(1)
+    state = store.create()
+    for n in range(3):
+        state.apply([put(b"k", b"%d" % n)])
+    store.abandon(state)
+    log = store.logs()[0]
+    end = len(log.read_bytes().rstrip(b"\0"))
+    with log.open("r+b") as file:
+        file.seek(end - 20)
+        file.write(b"garbage" * 70)
+    for _ in range(2):
+        with pytest.raises((Refused, Corrupt), match="fsck --repair"):
+            store.open()
+    limits = replace(LIMITS, state_index_size_max=256 * MIB)
+    salvage_from_index(store.host, limits, store.store, store.copies, store.index, 1)
+    assert store.open().get(b"k") == b"2"
+
+
 def test_a_checkpoint_drops_what_it_replaces_and_loses_nothing(store: Any) -> None:
     state = store.create()
     for n in range(30):
@@ -236,10 +258,6 @@ def test_a_snapshot_is_synced_in_steps_so_that_commits_beside_it_never_wait_for_
 
 
 def test_a_checkpoint_is_due_when_the_log_has_outgrown_its_bound(store: Any) -> None:
-    from dataclasses import replace
-
-    from ostraka.limits import LIMITS
-
     limits = replace(LIMITS, log_bytes_before_checkpoint=10_000, state_index_size_max=1 << 28)
     state = store.create(limits=limits)
     assert not state.checkpoint_due

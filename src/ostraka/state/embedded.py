@@ -378,6 +378,7 @@ class EmbeddedState:
             lambda: self._shared[0] == generation,
             self._failed,
             self._limits.disk_seconds_max,
+            self._files.became_durable,
         )
         return _Use(generation, index, engine)
 

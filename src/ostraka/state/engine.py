@@ -73,11 +73,13 @@ class Engine:
         in_use: Callable[[], bool],
         index_failed: Callable[[lmdb.Error], OstrakaError],
         seconds_max: float,
+        on_durable: Callable[[int], None],
     ) -> None:
-        """``index_failed`` says what an error of the index means; a copy that takes longer than ``seconds_max`` to
-        sync a record has failed."""
+        """``on_durable`` is told of each commit when all copies have it, before it is visible. ``index_failed`` says
+        what an error of the index means; a copy that takes longer than ``seconds_max`` to sync a record has failed."""
         self._in_use = in_use
         self._index_failed = index_failed
+        self._on_durable = on_durable
         self._index = index
         self._on_copy_failed = on_copy_failed
         self._repair = repair
@@ -110,8 +112,7 @@ class Engine:
                 if settled is None:
                     yield txn, meta
                     return
-                store_meta(txn, self._index, settled)
-                txn.commit()  # and begin again: what was rolled forward stands on its own
+                self._land(txn, settled)  # and begin again: what was rolled forward stands on its own
             except _LastCopyFailed as failure:
                 txn.abort()
                 self._stop(failure)
@@ -203,7 +204,11 @@ class Engine:
         finally:
             done, failed = append.wait()
         _check_room(done, failed)
-        after = self._evict(meta, self._advanced(meta, record, done), failed)
+        self._land(txn, self._evict(meta, self._advanced(meta, record, done), failed))
+
+    def _land(self, txn: Transaction, after: Meta) -> None:
+        """Step 5."""
+        self._on_durable(after.commit)
         store_meta(txn, self._index, after)
         txn.commit()
 
@@ -298,8 +303,7 @@ class Engine:
             raise failed[must].cause
         _check_room(done, failed)
         after = msgspec.structs.replace(self._advanced(meta, record, done), epoch=epoch)
-        store_meta(txn, self._index, self._evict(meta, after, failed))
-        txn.commit()
+        self._land(txn, self._evict(meta, after, failed))
 
     def fail_copies(self, failed: dict[bytes, OSError]) -> None:
         """Evict copies that something else than a commit failed on."""

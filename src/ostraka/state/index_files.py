@@ -1,7 +1,9 @@
 """Where the index lives: a directory with one LMDB file, replaced as a whole when it is built anew.
 
-``current`` holds the generation in use, 8 bytes that every process maps: a rebuild writes the file of the next
-generation and then that number, and everybody changes over at the next read or commit. ``index-<generation>.clean``
+``current`` is memory that every process maps. It holds the generation in use: a rebuild writes the file of the next
+generation and then that number, and everybody changes over at the next read or commit. And it holds the last commit
+that became durable: it outlives a killed process, so that a log whose end was damaged is not taken for one that a crash
+cut. ``index-<generation>.clean``
 is left by a clean stop: with it, and only with it, is an index used again without being rebuilt. It holds a checksum
 over all pages, since LMDB's pages carry none.
 """
@@ -19,7 +21,8 @@ from ostraka.state.ordered import file_checksum
 from ostraka.state.rows import TRAILER_SIZE
 
 _NAME = re.compile(r"index-([0-9a-f]{8})\.(mdb|mdb-lock|clean)")
-_GENERATION_SIZE = 8
+_CURRENT_SIZE = 24
+_ALL_BITS = 2**64 - 1
 
 
 class CleanStop(Struct, frozen=True, array_like=True):
@@ -50,10 +53,10 @@ class IndexFiles:
         # is also who makes it, alone under the store's lock, before any other process opens the state.
         current = directory / "current"
         try:
-            words = files.shared(current, _GENERATION_SIZE)
+            words = files.shared(current, _CURRENT_SIZE)
         except (FileNotFoundError, ValueError):  # none yet, or one that a crash left too short
-            words = files.shared(current, _GENERATION_SIZE, create=True)
-        self.shared = words.cast("Q")  # shared[0]: the generation in use
+            words = files.shared(current, _CURRENT_SIZE, create=True)
+        self.shared = words.cast("Q")  # the generation in use; the last commit, and its bits inverted
 
     def map_path(self, generation: int) -> Path:
         return self.directory / f"index-{generation:08x}.mdb"
@@ -71,6 +74,18 @@ class IndexFiles:
             if match and int(match[1], 16) != generation:
                 with contextlib.suppress(FileNotFoundError):
                     self.files.unlink(self.directory / name)
+
+    def became_durable(self, commit: int) -> None:
+        """That commit is on stable storage, on every copy of the state. Only in the order of commits."""
+        self.shared[1] = commit
+        self.shared[2] = commit ^ _ALL_BITS
+
+    @property
+    def durable(self) -> int:
+        """The last commit that is known to have become durable, or 0. Whatever of it a power cut leaves is true: a
+        commit is told here only after it was synced."""
+        commit, inverted = self.shared[1], self.shared[2]
+        return commit if commit == inverted ^ _ALL_BITS else 0
 
     def mark_clean(self, generation: int, stop: CleanStop) -> None:
         data = msgspec.msgpack.encode(stop)

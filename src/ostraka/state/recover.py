@@ -10,7 +10,7 @@ Nothing is acknowledged before all of it is durable.
 """
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,6 +87,7 @@ def recover(opening: Opening) -> tuple[Recovery, IndexFiles, int, Map]:
             positions = _heal(opening, truth, base, report)
             _write_meta(opening, index, truth, base, positions, rebuilt, report)
             files.use(generation)
+            files.became_durable(truth.last)
         except BaseException:
             index.close()
             raise
@@ -190,7 +191,7 @@ def _index(
     opening: Opening, files: IndexFiles, truth: Truth, base: Base, report: Recovery
 ) -> tuple[int, Map, Rebuilt | None]:
     stops = {generation: s for generation, s in files.clean_stops().items() if s.store == opening.store}
-    _check_not_stale(opening, truth, stops.values())
+    _check_not_stale(opening, truth, max([files.durable, *(stop.commit for stop in stops.values())]))
     whole = {generation: stop for generation, stop in stops.items() if files.pages_are(generation, stop)}
     files.drop_clean()  # from here on the index changes
     for generation, stop in whole.items():
@@ -204,12 +205,11 @@ def _index(
     return generation, index, rebuilt
 
 
-def _check_not_stale(opening: Opening, truth: Truth, stops: Iterable[CleanStop]) -> None:
-    stopped = max([stop.commit for stop in stops], default=0)
-    if stopped > truth.last and not opening.accept_loss:
+def _check_not_stale(opening: Opening, truth: Truth, durable: int) -> None:
+    if durable > truth.last and not opening.accept_loss:
         raise Refused(
-            f"the state was at commit {stopped} when it was stopped, and its copies end at {truth.last}: "
-            "they are stale or damaged. Bring back the newest copy, or repair from the index, if that is whole, with "
+            f"the state was at commit {durable} before it stopped, and its copies end at {truth.last}: they are "
+            "stale or damaged. Bring back the newest copy, or repair from the index, if that is whole, with "
             "fsck --repair, which accepts the loss if not",
             reason="stale",
         )
