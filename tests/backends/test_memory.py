@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ostraka.backends import MemoryBackend, Presigns, WritesConditionally, require
+from ostraka.backends import DeletesConditionally, MemoryBackend, Presigns, WritesConditionally, require
 from ostraka.errors import Absent, Invalid, NotSupported, PreconditionFailed, Truncated
 
 
@@ -41,7 +41,7 @@ def test_conditions_hold_and_what_is_not_claimed_is_refused() -> None:
             await conditional.write_if("k", b"2", match=None)
         await conditional.write_if("k", b"2", match=etag)
         with pytest.raises(PreconditionFailed):
-            await conditional.delete_if("k", match=etag)
+            await require(backend, DeletesConditionally).delete_if("k", match=etag)
         assert await backend.read("k") == b"2"
         with pytest.raises(NotSupported, match="memory"):
             require(backend, Presigns)

@@ -14,11 +14,13 @@ What not every store can do is a protocol of its own below, named in ``capabilit
 that protocol or raises NotSupported; so does a call of it on a backend that lacks it. Methods are coroutines of one
 event loop; errors are those of ostraka.errors with the reasons named here.
 
-Errors beyond Absent (reason "path"): Invalid ("path", "range", "config"), Forbidden ("credentials", "access"),
-Unavailable ("connection", "throttled", "timeout", "service", "circuit"), PreconditionFailed ("exists", "changed"),
-Truncated ("body": the source held fewer or more bytes than were declared), Conflict ("path": a directory stands where
-a file should be, or a file on the way), Full ("disk"), Corrupt. What was asked by a call that raised Unavailable may
-have happened, or happen yet.
+Errors beyond Absent ("path"; "upload" for one that was never begun): Invalid ("path", "range", "config"), Forbidden
+("credentials", "access"), Unavailable ("connection", "throttled", "timeout", "service", "circuit", "closed"; "unknown"
+for a conditional call that may or may not have been the one that changed things), PreconditionFailed ("exists",
+"changed"), Truncated ("body": the source held fewer or more bytes than were declared, or the store ended early),
+Conflict ("path": a directory stands where a file should be, or a file on the way; "offset" of an upload), Full
+("disk"), Corrupt. What was asked by a call that raised Unavailable may have happened, or happen yet. What a source or a
+sink raises goes through as it is, and nothing was written.
 """
 
 import enum
@@ -32,7 +34,8 @@ from ostraka.errors import NotSupported
 from ostraka.host import Buffer
 
 Source = AsyncIterable[Buffer] | Callable[[], AsyncIterable[Buffer]]
-"""Bytes to be written: pieces that come once, or a function that begins them anew and so allows a retry (law 7)."""
+"""Bytes to be written: pieces that come once, or a function that begins them anew and so allows a retry (law 7). A
+piece is the backend's only until it asks for the next one."""
 
 Sink = Callable[[Buffer], Awaitable[None]]
 """Takes the next piece; the buffer is the sink's only until it returns."""
@@ -71,6 +74,7 @@ class Capability(enum.Enum):
     DIRECTORIES = "directories"
     REMOVE_DIRECTORY = "remove-directory"
     CONDITIONAL = "conditional"
+    CONDITIONAL_DELETE = "conditional-delete"
     COPY = "copy"
     PRESIGN = "presign"
     PATH_CONFLICT = "path-conflict"  # a claim without a call: `a/b` and `a` cannot both be kept (Conflict, "path")
@@ -189,12 +193,13 @@ class Resumes(Protocol):
 
     async def append(self, path: str, token: str, offset: int, source: Source) -> int:
         """Add the source's bytes at ``offset``, which must be the length that is there (Conflict, reason "offset",
-        if it is not); begins the upload at 0. The new length, synced, also when the source breaks off."""
+        if it is not, or if somebody else is appending); begins the upload at 0. The new length, synced. If the source
+        raises, what it gave before is kept and synced, and its error goes through."""
         ...
 
     async def promote(self, path: str, token: str, *, size: int, sha256: str) -> str:
         """Publish the upload at path if its length and hash are these (Corrupt if not: it stays, and ``abandon`` ends
-        it); the new ETag."""
+        it; Absent, reason "upload", if there is none); the new ETag."""
         ...
 
     async def abandon(self, path: str, token: str) -> None:
@@ -235,9 +240,12 @@ class WritesConditionally(Protocol):
         all processes. PreconditionFailed (reason "changed" or "exists") if it does not hold: then nothing happened."""
         ...
 
+
+@runtime_checkable
+class DeletesConditionally(Protocol):
     async def delete_if(self, path: str, *, match: str) -> None:
         """Delete what has that ETag. PreconditionFailed (reason "changed") if another has taken its place; no error if
-        nothing is there. Atomic where ``write_if`` is; NotSupported where the store has no such call."""
+        nothing is there. Atomic between all processes, as ``write_if``."""
         ...
 
 
@@ -262,6 +270,7 @@ PROTOCOLS: dict[Capability, type] = {
     Capability.DIRECTORIES: ListsDirectories,
     Capability.REMOVE_DIRECTORY: RemovesDirectories,
     Capability.CONDITIONAL: WritesConditionally,
+    Capability.CONDITIONAL_DELETE: DeletesConditionally,
     Capability.COPY: Copies,
     Capability.PRESIGN: Presigns,
 }

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
 from ostraka.backends.backend import Backend, Capability, DeleteFailure, Entry, Reading, Source, Stat
-from ostraka.backends.paths import check_path, check_prefix
+from ostraka.backends.paths import check_path, check_prefix, encoded
 from ostraka.backends.streams import check_range, exactly
 from ostraka.errors import Absent, Invalid, OstrakaError, PreconditionFailed, Unavailable
 from ostraka.host import Buffer, Clock, SystemClock
@@ -29,7 +29,13 @@ class MemoryBackend(Backend):
     @property
     def capabilities(self) -> frozenset[Capability]:
         return frozenset(
-            {Capability.BATCH_DELETE, Capability.DIRECTORIES, Capability.CONDITIONAL, Capability.COPY},
+            {
+                Capability.BATCH_DELETE,
+                Capability.DIRECTORIES,
+                Capability.CONDITIONAL,
+                Capability.CONDITIONAL_DELETE,
+                Capability.COPY,
+            }
         )
 
     def to_config(self) -> dict[str, Any]:
@@ -38,9 +44,12 @@ class MemoryBackend(Backend):
     async def close(self) -> None:
         self._closed = True
 
-    def _at(self, path: str) -> tuple[bytes, Stat] | None:
+    def _check_open(self) -> None:
         if self._closed:
             raise Unavailable("the backend was closed", reason="closed")
+
+    def _at(self, path: str) -> tuple[bytes, Stat] | None:
+        self._check_open()
         return self._kept.get(check_path(path))
 
     def _keep(self, path: str, data: bytes) -> str:
@@ -80,8 +89,9 @@ class MemoryBackend(Backend):
         return kept and kept[1]
 
     async def list_entries(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[Entry]:
-        begin, last = check_prefix(prefix).encode(), start_after.encode()
+        begin, last = check_prefix(prefix).encode(), encoded(start_after)
         while True:  # found anew each time: the order may have changed while the caller had the turn
+            self._check_open()
             at = max(bisect_left(self._order, begin), bisect_right(self._order, last))
             if at >= len(self._order) or not self._order[at].startswith(begin):
                 return
@@ -94,6 +104,7 @@ class MemoryBackend(Backend):
             del self._order[bisect_left(self._order, path.encode())]
 
     async def delete_batch(self, paths: Iterable[str]) -> list[DeleteFailure]:
+        self._check_open()
         failures = []
         for path in paths:
             try:

@@ -37,11 +37,16 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
-def _check_text(path: str) -> None:
+def encoded(path: str) -> bytes:
+    """As UTF-8, by which paths are ordered; Invalid if it is no Unicode text."""
     try:
-        size = len(path.encode())
+        return path.encode()
     except UnicodeEncodeError:
         raise Invalid(f"{path!r}: no Unicode text", reason="path") from None
+
+
+def _check_text(path: str) -> None:
+    size = len(encoded(path))
     if size > PATH_BYTES_MAX:
         raise Invalid(f"{path[:40]!r}...: a path of {size} bytes; at most {PATH_BYTES_MAX}", reason="path")
     if any(c < " " or "\x7f" <= c < "\xa0" for c in path):
