@@ -1,7 +1,7 @@
 """Byte stores addressed by path - a local directory, S3, Azure, memory - behind one interface that may be retried.
 
-backend.py says what every one of them means; paths.py which paths there are. Public: a program uses it by itself, and
-the backend pool, the block store's remote and ``ostraka.metadatadb`` stand on it.
+backend.py says what every one of them means, paths.py which paths there are, configs.py how one is described. Public: a
+program uses it by itself, and the backend pool, the block store's remote and ``ostraka.metadatadb`` stand on it.
 """
 
 from ostraka.backends.backend import (
@@ -24,6 +24,7 @@ from ostraka.backends.backend import (
     WritesConditionally,
     require,
 )
+from ostraka.backends.configs import Secret, from_config, known_types, register
 from ostraka.backends.memory import MemoryBackend
 
 __all__ = [
@@ -41,9 +42,13 @@ __all__ = [
     "Reading",
     "RemovesDirectories",
     "Resumes",
+    "Secret",
     "Sink",
     "Source",
     "Stat",
     "WritesConditionally",
+    "from_config",
+    "known_types",
+    "register",
     "require",
 ]

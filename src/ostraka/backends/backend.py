@@ -28,7 +28,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, TypeVar, cast, runtime_checkable
 
 from ostraka.errors import NotSupported
 from ostraka.host import Buffer
@@ -278,9 +278,11 @@ PROTOCOLS: dict[Capability, type] = {
 P = TypeVar("P")
 
 
-def require(backend: Backend, protocol: type[P]) -> P:
-    """The backend as this protocol; NotSupported, naming both, if it does not claim that."""
+def require(backend: Backend, protocol: Callable[..., P]) -> P:
+    """The backend as this protocol; NotSupported, naming both, if it does not claim that. (The protocol's class itself
+    is to be given: as ``type[P]`` the type checkers would take concrete classes only.)"""
     for capability, known in PROTOCOLS.items():
-        if known is protocol and capability in backend.capabilities and isinstance(backend, protocol):
-            return backend
-    raise NotSupported(f"a backend of type {backend.type} has no {protocol.__name__}", reason="capability")
+        if known is protocol and capability in backend.capabilities and isinstance(backend, known):
+            return cast(P, backend)
+    name = getattr(protocol, "__name__", repr(protocol))
+    raise NotSupported(f"a backend of type {backend.type} has no {name}", reason="capability")

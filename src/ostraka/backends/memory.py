@@ -2,17 +2,24 @@
 
 import itertools
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+
+import msgspec
 
 from ostraka.backends.backend import Backend, Capability, DeleteFailure, Entry, Reading, Source, Stat
+from ostraka.backends.configs import decode, encode
 from ostraka.backends.paths import check_path, check_prefix, encoded
 from ostraka.backends.streams import check_range, exactly
 from ostraka.errors import Absent, Invalid, OstrakaError, PreconditionFailed, Unavailable
 from ostraka.host import Buffer, Clock, SystemClock
 
 _numbers = itertools.count(1)  # of all memories: an ETag is never met twice
+
+
+class MemoryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing: a memory is found by nobody else."""
 
 
 class MemoryBackend(Backend):
@@ -39,7 +46,12 @@ class MemoryBackend(Backend):
         )
 
     def to_config(self) -> dict[str, Any]:
-        return {"type": self.type}
+        return encode(self.type, MemoryConfig())
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        decode(config, MemoryConfig)
+        return cls()
 
     async def close(self) -> None:
         self._closed = True

@@ -1,0 +1,21 @@
+"""Every backend means the same: the public cases of ostraka.testing, on each of them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from ostraka.backends import Backend, MemoryBackend
+from ostraka.testing.backends import CASES, Case
+
+
+@asynccontextmanager
+async def memory() -> AsyncIterator[Backend]:
+    async with MemoryBackend() as backend:
+        yield backend
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_memory(case: Case) -> None:
+    asyncio.run(case(memory))
