@@ -45,6 +45,14 @@ class Limits:
     manifest_page_entries_max: int = 256
     buffers_bytes_max: int = 512 * MIB  # chunk buffers of one process, all requests together
 
+    # -- backends (backends/)
+    local_threads: int = 8  # of one local backend, for all that waits for its disk
+    local_piece_size: int = 1 * MIB  # a local file is read in pieces of this size, one ahead
+    local_gather_size: int = 512 * KIB  # smaller pieces of a source are gathered up to this before they are written
+    local_directories_held_max: int = 128  # directories known to be durable, held open by one local backend
+    local_names_held_max: int = 65_536  # of one directory, while it is listed; of more, it is read again
+    local_batch_max: int = 1024  # paths that are listed or deleted before the loop has its turn again
+
     # -- state (state/)
     batch_mutations_max: int = 256  # mutations in one group commit
     batch_bytes_max: int = 8 * MIB

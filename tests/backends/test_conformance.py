@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
-from ostraka.backends import Backend, MemoryBackend
+from ostraka.backends import Backend, LocalBackend, MemoryBackend
 from ostraka.testing.backends import CASES, Case
 
 
@@ -19,3 +20,13 @@ async def memory() -> AsyncIterator[Backend]:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_memory(case: Case) -> None:
     asyncio.run(case(memory))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_local(case: Case, tmp_path: Path) -> None:
+    @asynccontextmanager
+    async def local() -> AsyncIterator[Backend]:
+        async with LocalBackend(tmp_path / "root") as backend:
+            yield backend
+
+    asyncio.run(case(local))

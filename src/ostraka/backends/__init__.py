@@ -25,6 +25,7 @@ from ostraka.backends.backend import (
     require,
 )
 from ostraka.backends.configs import Secret, from_config, known_types, register
+from ostraka.backends.local import LocalBackend
 from ostraka.backends.memory import MemoryBackend
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "DeletesConditionally",
     "Entry",
     "ListsDirectories",
+    "LocalBackend",
     "MemoryBackend",
     "Partial",
     "Presigns",

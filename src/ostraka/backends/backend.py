@@ -30,6 +30,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, TypeVar, cast, runtime_checkable
 
+from ostraka.backends.iterators import ended
 from ostraka.errors import NotSupported
 from ostraka.host import Buffer
 
@@ -150,8 +151,9 @@ class Backend(ABC):
 
     async def list(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[str]:
         """The paths of ``list_entries``."""
-        async for entry in self.list_entries(prefix, start_after=start_after):
-            yield entry.path
+        async with ended(self.list_entries(prefix, start_after=start_after)) as entries:
+            async for entry in entries:
+                yield entry.path
 
     async def exists(self, path: str) -> bool:
         return await self.stat(path) is not None

@@ -20,6 +20,7 @@ from ostraka.host import Files, SystemFiles
 Making = Callable[[Mapping[str, Any]], Backend]
 
 _TYPES: Final[dict[str, tuple[str, str]]] = {  # imported when wanted: the remote ones need packages that are an extra
+    "local": ("ostraka.backends.local", "LocalBackend"),
     "memory": ("ostraka.backends.memory", "MemoryBackend"),
 }
 _registered: dict[str, Making] = {}

@@ -10,6 +10,7 @@ import msgspec
 
 from ostraka.backends.backend import Backend, Capability, DeleteFailure, Entry, Reading, Source, Stat
 from ostraka.backends.configs import decode, encode
+from ostraka.backends.iterators import ended
 from ostraka.backends.paths import check_path, check_prefix, encoded
 from ostraka.backends.streams import check_range, exactly
 from ostraka.errors import Absent, Invalid, OstrakaError, PreconditionFailed, Unavailable
@@ -129,11 +130,12 @@ class MemoryBackend(Backend):
         if prefix and not prefix.endswith("/"):
             raise Invalid(f"{prefix!r}: a directory's prefix ends with '/'", reason="path")
         last = None
-        async for entry in self.list_entries(prefix):
-            name, slash, _ = entry.path[len(prefix) :].partition("/")
-            if slash and name != last:
-                last = name
-                yield prefix + name
+        async with ended(self.list_entries(prefix)) as entries:
+            async for entry in entries:
+                name, slash, _ = entry.path[len(prefix) :].partition("/")
+                if slash and name != last:
+                    last = name
+                    yield prefix + name
 
     async def write_if(self, path: str, data: Buffer, *, match: str | None) -> str:
         kept = self._at(path)

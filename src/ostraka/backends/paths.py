@@ -37,6 +37,15 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
+def check_name(name: str) -> str:
+    """The name itself; Invalid (reason "path") if no path could hold it."""
+    _check_text(name)
+    _check_name(name, name)
+    if "/" in name:
+        raise Invalid(f"{name!r}: one name, without '/'", reason="path")
+    return name
+
+
 def encoded(path: str) -> bytes:
     """As UTF-8, by which paths are ordered; Invalid if it is no Unicode text."""
     try:
