@@ -1,5 +1,6 @@
 """`ostraka serve`: the flags, which follow from the table of settings, and the words at the start."""
 
+import gc
 from typing import Any
 
 import click
@@ -52,6 +53,9 @@ def serve(ctx: click.Context, /, directories: tuple[str, ...], config: str | Non
         if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     chosen = resolve({**given, "directories": directories}, config=config)
+    gc.disable()  # looking for garbage among modules, which are there to stay, would be a tenth of the start
     from ostraka.server.run import run
 
+    gc.freeze()
+    gc.enable()
     ctx.exit(run(chosen))

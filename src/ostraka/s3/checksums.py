@@ -9,10 +9,10 @@ import binascii
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cache
+from typing import Any, Protocol
 
 import xxhash
-from awscrt import checksums as crt
 from isal import isal_zlib
 
 from ostraka.host import Buffer
@@ -21,6 +21,15 @@ from ostraka.s3.errors import S3Error
 COMPOSITE = "COMPOSITE"
 FULL_OBJECT = "FULL_OBJECT"
 DEFAULT = "CRC64NVME"  # added when the client sends none
+
+
+@cache
+def crt() -> Any:
+    """awscrt's checksums. Loaded with the first call: with them comes a TLS library, whose collecting of entropy and
+    tests of itself take 40 ms, a fifth of what the server needs to start."""
+    from awscrt import checksums
+
+    return checksums
 
 
 class Hash(Protocol):
@@ -87,15 +96,19 @@ def _sha1() -> Hash:
     return hashlib.sha1(usedforsecurity=False)
 
 
+def _combine(name: str) -> Callable[[int, int, int], int]:
+    return lambda first, second, size: int(getattr(crt(), name)(first, second, size))
+
+
 _BOTH = (COMPOSITE, FULL_OBJECT)
 _PARTS = (COMPOSITE,)
 
 ALGORITHMS: dict[str, Algorithm] = {
     a.name: a
     for a in (
-        Algorithm("CRC32", 4, lambda: Crc(isal_zlib.crc32, 4), _BOTH, crt.combine_crc32),
-        Algorithm("CRC32C", 4, lambda: Crc(crt.crc32c, 4), _BOTH, crt.combine_crc32c),
-        Algorithm("CRC64NVME", 8, lambda: Crc(crt.crc64nvme, 8), (FULL_OBJECT,), crt.combine_crc64nvme),
+        Algorithm("CRC32", 4, lambda: Crc(isal_zlib.crc32, 4), _BOTH, _combine("combine_crc32")),
+        Algorithm("CRC32C", 4, lambda: Crc(crt().crc32c, 4), _BOTH, _combine("combine_crc32c")),
+        Algorithm("CRC64NVME", 8, lambda: Crc(crt().crc64nvme, 8), (FULL_OBJECT,), _combine("combine_crc64nvme")),
         Algorithm("SHA1", 20, _sha1, _PARTS),
         Algorithm("SHA256", 32, hashlib.sha256, _PARTS),
         Algorithm("SHA512", 64, hashlib.sha512, _PARTS),

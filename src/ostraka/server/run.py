@@ -18,6 +18,7 @@ from ostraka.errors import Invalid, OstrakaError, Unavailable
 from ostraka.host import Host
 from ostraka.limits import LIMITS, Limits
 from ostraka.log import AccessLog, setup
+from ostraka.s3 import checksums
 from ostraka.server.observe import METRICS
 from ostraka.server.supervisor import Child, Supervisor, bind
 from ostraka.server.worker import owner_main, worker_main
@@ -97,6 +98,7 @@ class _Service:
             all_ready=lambda: announce(config, url, self._known(), len(workers)),
             buried=lambda child: shared.bury(child.row),
             stopping=lambda: self._close_sockets(None),
+            meanwhile=checksums.crt,
         )
 
     def _worker(self, row: int, sock: socket.socket, tls: ssl.SSLContext | None) -> Child:

@@ -63,7 +63,8 @@ class Supervisor:
     """Runs one owner, which recovers the store and stays, and the workers, until it is told to stop.
 
     ``recovered(message)`` is called with what the owner said when it was ready, and raises if that is bad news;
-    ``all_ready`` once, when all are; ``buried(child)`` after each end of a child; ``stopping`` before the last stop.
+    ``all_ready`` once, when all are; ``buried(child)`` after each end of a child; ``stopping`` before the last stop;
+    ``meanwhile`` whenever the owner begins to recover: what only workers need may be loaded by then.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Supervisor:
         all_ready: Callable[[], None],
         buried: Callable[[Child], None],
         stopping: Callable[[], None],
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> None:
         self.owner = owner
         self.workers = workers
@@ -84,6 +86,7 @@ class Supervisor:
         self._all_ready = all_ready
         self._buried = buried
         self._at_stop = stopping
+        self._meanwhile = meanwhile
         self.recovering = False  # what an owner that is forked now has to do first
         self._stopping = False
         self._announced = False
@@ -103,8 +106,7 @@ class Supervisor:
             signal.signal(number, self._asked_to_stop)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
-        gc.collect()
-        gc.freeze()
+        gc.freeze()  # children share it, as long as none of them looks for garbage in it
         try:
             self._recover()
             while not self._stopping:
@@ -130,6 +132,7 @@ class Supervisor:
             self._start(owner)
         finally:
             self.recovering = False
+        self._meanwhile()
         while owner.pipe >= 0 and not self._stopping:
             self._wait(None)
         if self._stopping:
