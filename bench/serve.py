@@ -12,8 +12,6 @@ their behalf included, spent for one request, or for one MB of a large body.
 """
 
 import argparse
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -23,13 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from load import bounds, fill, listing, streams
-from load.machine import CORES, Meter
+from load.machine import Meter, describe
 from load.report import HEAD, Figure, as_json, line
 from load.small import Rig, bare_http
 from load.target import BUCKET, Target, drop_cached, moto, ostraka
 
 MIB = 1 << 20
-GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -233,21 +230,6 @@ def _sync_name(disks: int, batch: int, size: int) -> str:
     return f"fdatasync of {batch} x {size} KiB{each}, op/s"
 
 
-def machine() -> dict[str, object]:
-    """What this ran on, without names."""
-    model = next(
-        (s.split(":")[1].strip() for s in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in s), "?"
-    )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-    return {
-        "cpu": model,
-        "cores": CORES,
-        "memory_gib": round(memory, 1),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-    }
-
-
 @contextmanager
 def prepared(bench: Bench, disks: int, workers: int | None) -> Iterator[Target]:
     with ostraka(bench.where, disks, workers) as target:
@@ -293,7 +275,7 @@ def main() -> None:
     layouts = [chosen.disks] if chosen.disks else [1, 6]
     workers: list[int | None] = [chosen.workers] if chosen.workers else [None, 1]
     bench = Bench(plan, Path(chosen.dir), chosen.only, tell=not chosen.json)
-    about = machine()
+    about = describe()
     bench.say(" ".join(f"{name} {value}," for name, value in about.items()).rstrip(","))
     bench.measure_limits(layouts)
     run(bench, layouts, workers, not chosen.no_moto)

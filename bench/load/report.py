@@ -37,6 +37,11 @@ class Figure:
         return self.rate / self.limit_rate if self.limit_rate else 0.0
 
 
+def quantile(values: list[float], share: float) -> float:
+    """The value that this share of all is not above; 0 of none."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))] if values else 0.0
+
+
 def median(values: list[float]) -> float:
     return statistics.median(values) if values else 0.0
 

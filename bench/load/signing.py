@@ -15,10 +15,12 @@ ACCESS, SECRET, REGION = "benchaccesskey", "benchsecretkey", "us-east-1"
 
 
 class Signer:
-    """Signs for one host with the credentials of the bench."""
+    """Signs for one host, with the credentials of the bench unless others are given."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, access: str = ACCESS, secret: str = SECRET) -> None:
         self.host = f"{host}:{port}"
+        self._access = access
+        self._secret = secret
 
     def head(self, method: str, path: str, query: str = "", *, length: int | None = None, digest: str = EMPTY) -> bytes:
         """A whole request head. ``query`` must be sorted and encoded already; ``length`` is Content-Length."""
@@ -29,12 +31,12 @@ class Signer:
     ) -> Iterator[bytes]:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         scope = f"{stamp[:8]}/{REGION}/s3/aws4_request"
-        key = f"AWS4{SECRET}".encode()
+        key = f"AWS4{self._secret}".encode()
         for word in (stamp[:8], REGION, "s3", "aws4_request"):
             key = hmac.digest(key, word.encode(), "sha256")
         fixed = f"host:{self.host}\nx-amz-content-sha256:{digest}\nx-amz-date:{stamp}\n\n"
         fixed += f"host;x-amz-content-sha256;x-amz-date\n{digest}"
-        credential = f"AWS4-HMAC-SHA256 Credential={ACCESS}/{scope}, "
+        credential = f"AWS4-HMAC-SHA256 Credential={self._access}/{scope}, "
         credential += "SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature="
         tail = f"\r\nContent-Length: {length}\r\n\r\n" if length is not None else "\r\n\r\n"
         for path in paths:

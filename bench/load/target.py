@@ -56,6 +56,11 @@ class Target:
         assert status == 200, (status, text)
 
 
+def clean_environment() -> dict[str, str]:
+    """Ours, without settings of Ostraka, and with compiled modules kept, as in an installation by pip."""
+    return {n: v for n, v in os.environ.items() if not n.startswith("OSTRAKA_") and n != "PYTHONDONTWRITEBYTECODE"}
+
+
 @contextlib.contextmanager
 def ostraka(where: Path, disks: int, workers: int | None, filled: Path | None = None) -> Iterator[Target]:
     """Serve from ``disks`` new directories, or from the store in ``filled``, until the context ends."""
@@ -63,8 +68,7 @@ def ostraka(where: Path, disks: int, workers: int | None, filled: Path | None = 
         directories = [filled or Path(made) / f"disk{n}" for n in range(disks)]
         command = [sys.executable, "-m", "ostraka", "serve", *map(str, directories), "--listen", "127.0.0.1:0"]
         command += ["--json", *(["--workers", str(workers)] if workers else [])]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("OSTRAKA_")}
-        environment |= {"OSTRAKA_ROOT_ACCESS_KEY": ACCESS, "OSTRAKA_ROOT_SECRET_KEY": SECRET}
+        environment = clean_environment() | {"OSTRAKA_ROOT_ACCESS_KEY": ACCESS, "OSTRAKA_ROOT_SECRET_KEY": SECRET}
         log = Path(made) / "log"
         with log.open("wb") as errors:
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment, process_group=0)
@@ -84,7 +88,7 @@ def ostraka(where: Path, disks: int, workers: int | None, filled: Path | None = 
 
 
 @contextlib.contextmanager
-def moto() -> Iterator[Target | None]:
+def moto(pause: float = 0.1) -> Iterator[Target | None]:
     """moto_server, or None where it is not installed. It keeps all in memory and checks no signature."""
     program = str(MOTO) if MOTO.exists() else shutil.which("moto_server")
     if program is None:
@@ -105,7 +109,7 @@ def moto() -> Iterator[Target | None]:
                 break
             if child.poll() is not None or time.monotonic() > until:
                 raise RuntimeError("moto_server did not start")
-            time.sleep(0.1)
+            time.sleep(pause)
         yield Target("moto_server", "127.0.0.1", port, Processes(child.pid), [])
     finally:
         stop(child)

@@ -1,26 +1,18 @@
 """The bench measures the server that we ship, and never errors: it is run here with tiny numbers."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from bench_running import ROOT, bench
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 
 
-def bench(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "bench/serve.py"), "--tiny", "--dir", str(tmp_path), *words]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("OSTRAKA_")}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=110)
-
-
 def test_one_command_measures_every_kind_of_request_beside_the_limits_of_the_machine(tmp_path: Path) -> None:
-    done = bench(tmp_path, "--disks", "1", "--workers", "1", "--no-moto", "--json")
+    done = bench("serve.py", tmp_path, "--disks", "1", "--workers", "1", "--no-moto", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     names = {figure["name"] for figure in told["figures"]}
@@ -42,7 +34,7 @@ def test_one_command_measures_every_kind_of_request_beside_the_limits_of_the_mac
 
 
 def test_a_store_of_six_disks_is_measured_too(tmp_path: Path) -> None:
-    done = bench(tmp_path, "--disks", "6", "--workers", "2", "--no-moto", "--only", "4 KiB, 32", "--json")
+    done = bench("serve.py", tmp_path, "--disks", "6", "--workers", "2", "--no-moto", "--only", "4 KiB, 32", "--json")
     assert done.returncode == 0, done.stderr
     found = {figure["name"] for figure in json.loads(done.stdout)["figures"]}
     assert found == {"PUT 4 KiB, 32 connections", "GET 4 KiB, 32 connections"}
