@@ -8,6 +8,7 @@ process has. Sizes and offsets are bytes; times are seconds since 1970, UTC.
 import asyncio
 import contextlib
 import dataclasses
+import io
 import logging
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from ostraka.config import parse_geometry
 from ostraka.errors import Absent, Exists, Invalid, OstrakaError
 from ostraka.jobs.scheduler import Scheduler
 from ostraka.library.bodies import Body, source_of
+from ostraka.objects.publish import NO_CONDITIONS
 from ostraka.objects.types import (
     Attributes,
     Deleted,
@@ -41,6 +43,8 @@ log = logging.getLogger("ostraka.library")
 CONTENT_TYPE = "binary/octet-stream"  # what S3 says of a body of which nobody said anything
 PAGE = 1000
 
+_NOTHING = Expected()
+
 
 class AsyncReader:
     """One version of an object, open: its bytes stay readable until it is closed, whatever happens to its name.
@@ -61,7 +65,10 @@ class AsyncReader:
         now = self._reader.read_now(start, size)
         if now is not None:
             return bytes(now)
-        return b"".join([bytes(piece) async for piece in self._reader.read(start, size)])
+        whole = io.BytesIO()  # one copy of each piece, and none of them all: half the CPU of joining them
+        async for piece in self._reader.read(start, size):
+            whole.write(piece)
+        return whole.getvalue()
 
     async def pieces(self, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """The same, piece by piece, in order: never more than a few MiB in memory."""
@@ -117,19 +124,17 @@ class AsyncBucket:
         if the key has an object already. ``if_match``: the ETag (or several, or "*") that the current object must
         have. Raises also Absent (no such bucket), Invalid, TooLarge, Full, Unavailable.
         """
-        said = {"content-type": content_type or CONTENT_TYPE, **(headers or {})}
-        attributes = Attributes(said, dict(metadata or {}), dict(tags or {}))
-        matches = (if_match,) if isinstance(if_match, str) else tuple(if_match)
+        said = {"content-type": content_type or CONTENT_TYPE}
+        if headers:
+            said.update(headers)
+        attributes = Attributes(said, dict(metadata) if metadata else {}, dict(tags) if tags else {})
+        conditions = NO_CONDITIONS
+        if create_only or if_match:
+            conditions = WriteConditions(create_only, (if_match,) if isinstance(if_match, str) else tuple(if_match))
         source, file = source_of(body)
         try:
             return await self._objects.put(
-                self.name,
-                key,
-                source,
-                Digests(Expected()),
-                attributes,
-                owner=ROOT_NAME,
-                conditions=WriteConditions(create_only, matches),
+                self.name, key, source, Digests(_NOTHING), attributes, owner=ROOT_NAME, conditions=conditions
             )
         finally:
             if file is not None:

@@ -15,26 +15,30 @@ from ostraka.objects.types import Source
 
 BYTES_AT_ONCE_MAX = 1 << 20  # a body of up to this is handed over whole
 
+_BUFFERS = (bytes, bytearray, memoryview)
 Body = Buffer | Path | IO[bytes] | Iterable[bytes] | AsyncIterable[bytes]
 
 
 class BytesSource:
     """A body in memory. It must not change until the call returns."""
 
+    __slots__ = ("_left", "length")
+
     def __init__(self, data: Buffer) -> None:
-        self._view = memoryview(data).cast("B")
-        self.length: int | None = len(self._view)
+        self._left = data if type(data) is bytes else memoryview(data).cast("B")
+        self.length: int | None = len(self._left)
 
     async def read_into(self, view: memoryview) -> int:
-        size = min(len(view), len(self._view))
-        view[:size] = self._view[:size]
-        self._view = self._view[size:]
+        left = memoryview(self._left)
+        size = min(len(view), len(left))
+        view[:size] = left[:size]
+        self._left = left[size:]
         return size
 
     def read_now(self) -> Buffer | None:
-        if len(self._view) > BYTES_AT_ONCE_MAX:
+        if len(self._left) > BYTES_AT_ONCE_MAX:
             return None
-        whole, self._view = self._view, self._view[:0]
+        whole, self._left = self._left, b""
         return whole
 
 
@@ -115,7 +119,7 @@ def _left_in(file: IO[bytes]) -> int | None:
 
 def source_of(body: Body) -> tuple[Source, IO[bytes] | None]:
     """The source of a body, and a file to be closed when it is done. Raises Invalid for what is none."""
-    if isinstance(body, bytes | bytearray | memoryview):
+    if isinstance(body, _BUFFERS):
         return BytesSource(body), None
     if isinstance(body, Path):
         file = body.open("rb")

@@ -35,12 +35,11 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Digested:
+class Digested(msgspec.Struct, frozen=True, gc=False):
     """What the digest of a body came to. ``checksums``: algorithm name (upper case) to base64 value."""
 
     etag: str
-    checksums: Mapping[str, str] = field(default_factory=dict)
+    checksums: Mapping[str, str] = msgspec.field(default_factory=dict)
     checksum_type: str = ""  # "FULL_OBJECT" or "COMPOSITE"
 
 

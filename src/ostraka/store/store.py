@@ -40,6 +40,7 @@ log = logging.getLogger("ostraka.store")
 
 THREADS_MIN = 8
 TEND_SECONDS = 60.0
+ROOM_SECONDS = 0.05  # how long there is taken to be room, once it was looked at: every write asks twice
 
 
 class Store:
@@ -96,13 +97,18 @@ class Store:
             executor=self.threads,
         )
         self.objects.core.room = self._room
+        self._room_until = 0.0
 
     def _room(self) -> None:
         """Full while a disk that carries the state has no more room than deletes and compaction need (ENGINE 22)."""
+        now = self.host.clock.monotonic()
+        if now < self._room_until:
+            return
         for member in self.membership.epoch.members:
             disk = self.disks.get(member.number) if member.state and member.up else None
             if disk is not None:
                 disk.space.check(self.limits.reserve_writes)
+        self._room_until = now + ROOM_SECONDS
 
     async def tend(self) -> None:
         """What a serving process has to do once in `TEND_SECONDS`: pay what is owed, let old readers go."""
