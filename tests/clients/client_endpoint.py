@@ -1,8 +1,10 @@
 """A server that clients are tried against, what they need to know of it, and its access log."""
 
+import hashlib
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,9 +17,11 @@ LOG_SECONDS_MAX = 10.0  # a line is written a moment after its answer was sent
 
 
 class Endpoint:
-    """`ostraka serve` with two workers and an access log; over HTTPS if an authority is given."""
+    """`ostraka serve` with two workers and an access log; over HTTPS, as these names, if an authority is given."""
 
-    def __init__(self, directory: Path, authority: Authority | None, *arguments: str) -> None:
+    def __init__(
+        self, directory: Path, authority: Authority | None, *arguments: str, names: Sequence[str] = ("localhost",)
+    ) -> None:
         self.scheme = "https" if authority else "http"
         self.bundle = str(authority.bundle) if authority else ""
         self.home = directory / "home"
@@ -25,7 +29,7 @@ class Endpoint:
         self._log = directory / "access.log"
         flags = ["--workers", "2", "--access-log", str(self._log), *arguments]
         if authority:
-            certificate, key = authority.server()
+            certificate, key = authority.server(names)
             flags += ["--tls-cert", str(certificate), "--tls-key", str(key)]
         self.server = ServerProcess([directory / "store"], *flags)
 
@@ -60,6 +64,17 @@ class Endpoint:
     def boto(self, **config: Any) -> Any:
         """A client in our own process, to look at what the others left."""
         return s3_client(self.url, self.server.access_key, self.server.secret_key, verify=self.bundle or True, **config)
+
+    def keys(self, bucket: str) -> list[str]:
+        """What the bucket lists."""
+        pages = self.boto().get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        return [o["Key"] for page in pages for o in page.get("Contents", [])]
+
+    def held(self, bucket: str) -> dict[str, str]:
+        """SHA-256 of every object in the bucket by its key, as an independent reader finds them."""
+        boto = self.boto()
+        bodies = {key: boto.get_object(Bucket=bucket, Key=key)["Body"].read() for key in self.keys(bucket)}
+        return {key: hashlib.sha256(body).hexdigest() for key, body in bodies.items()}
 
     def requests(self, bucket: str, operation: str = "", *, at_least: int = 1) -> list[dict[str, Any]]:
         """The access log's lines of that bucket, once there are that many."""

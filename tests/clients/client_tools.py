@@ -37,6 +37,8 @@ class Tool(Protocol):
 
     name: str
     name_bytes_max: int  # of a file: what it appends to the names of files that it is still receiving must fit too
+    file_count: int  # of the tree: what it does in a fair time
+    cannot_name: frozenset[str]  # names that the client itself spoils before it sends them
     framing: dict[str, str]  # how it frames the bodies of objects, by scheme
 
     def up(self, endpoint: Endpoint, root: Path, bucket: str) -> None:
@@ -56,6 +58,8 @@ class Boto:
     """boto3 of a certain age, in a process of its own, doing what a program of its users would."""
 
     name_bytes_max = 255
+    file_count = 2000
+    cannot_name: frozenset[str] = frozenset()
 
     def __init__(self, name: str, environment: str, framing: dict[str, str]) -> None:
         self.name = name
@@ -82,6 +86,8 @@ class AwsCli:
     """The AWS command line, `aws s3` and `aws s3api`."""
 
     name_bytes_max = 246
+    file_count = 2000
+    cannot_name: frozenset[str] = frozenset()
 
     def __init__(self, name: str, path: Path, framing: dict[str, str]) -> None:
         self.name = name
@@ -113,6 +119,8 @@ class Rclone:
     name = "rclone"
     framing: ClassVar = {"http": "UNSIGNED-PAYLOAD", "https": "UNSIGNED-PAYLOAD"}  # it presigns its own PUTs
     name_bytes_max = 255
+    file_count = 2000
+    cannot_name: frozenset[str] = frozenset()
 
     def do(self, endpoint: Endpoint, *words: str, text: str | None = None) -> str:
         """Run it; its output."""

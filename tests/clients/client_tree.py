@@ -4,7 +4,7 @@ import hashlib
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 COUNT = 2000
@@ -49,13 +49,22 @@ DEEP = "/".join(["d" * 60] * 15)  # with a name of 60: 975 of the 1,024 bytes th
 
 
 class Tree:
-    """A directory of COUNT files or as many as asked for."""
+    """A directory of COUNT files or as many as asked for, with no name of AWKWARD that is in ``without``."""
 
-    def __init__(self, root: Path, seed: int, *, name_bytes_max: int = 255, count: int = COUNT) -> None:
+    def __init__(
+        self,
+        root: Path,
+        seed: int,
+        *,
+        name_bytes_max: int = 255,
+        count: int = COUNT,
+        without: Collection[str] = (),
+    ) -> None:
         self.root = root
+        self._awkward = [name for name in AWKWARD if name not in without]
         self._random = random.Random(seed)
         self._serial = 0
-        awkward = [*AWKWARD, "A" * name_bytes_max, "ö" * (name_bytes_max // 2)]
+        awkward = [*self._awkward, "A" * name_bytes_max, "ö" * (name_bytes_max // 2)]
         nested = [f"{DIRECTORIES[i % len(DIRECTORIES)]}/{name}" for i, name in enumerate(awkward)]
         self.names = [*awkward, *nested, f"{DEEP}/{'n' * 60}"]
         while len(self.names) < count:
@@ -91,7 +100,7 @@ class Tree:
 
     def _new_name(self) -> str:
         self._serial += 1
-        return f"{self._random.choice(DIRECTORIES)}/{self._serial:05d} {self._random.choice(AWKWARD)[:60]}"
+        return f"{self._random.choice(DIRECTORIES)}/{self._serial:05d} {self._random.choice(self._awkward)[:60]}"
 
     def _size(self) -> int:
         bound = self._random.choices([3000, 40_000, 300_000], [90, 8, 2])[0]

@@ -1,6 +1,7 @@
 """One server for each scheme, for the whole run, and the clients: what `scripts/install` installed."""
 
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,3 +26,12 @@ def endpoint(
     directory = tmp_path_factory.mktemp(f"served-{request.param}")
     with Endpoint(directory, authority if request.param == "https" else None) as served:
         yield served
+
+
+@pytest.fixture
+def bucket(request: pytest.FixtureRequest, endpoint: Endpoint) -> str:
+    """A new bucket, named after the client whose test this is."""
+    client = request.path.stem.removeprefix("test_").replace("_", "-")
+    name = f"{client}-{zlib.crc32(request.node.name.encode()):08x}"
+    endpoint.boto().create_bucket(Bucket=name)
+    return name

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 from client_endpoint import Endpoint
+from client_s3cmd import S3CMD
+from client_s5cmd import S5CMD
 from client_tools import TOOLS, Tool
 from client_tree import Tree, assert_same, digests
 
 pytestmark = pytest.mark.timeout(600)  # the clients take 10 to 25 seconds of processor time each
 
 
-@pytest.mark.parametrize("tool", TOOLS, ids=lambda t: t.name)
+@pytest.mark.parametrize("tool", [*TOOLS, S3CMD, S5CMD], ids=lambda t: t.name)
 def test_a_tree_is_synced_up_changed_synced_again_and_comes_down_byte_for_byte(
     tool: Tool, endpoint: Endpoint, tmp_path: Path, seed: int
 ) -> None:
@@ -19,7 +21,7 @@ def test_a_tree_is_synced_up_changed_synced_again_and_comes_down_byte_for_byte(
     boto = endpoint.boto()
     boto.create_bucket(Bucket=bucket)
     here, there = tmp_path / "here", tmp_path / "there"
-    tree = Tree(here, seed, name_bytes_max=tool.name_bytes_max)
+    tree = Tree(here, seed, name_bytes_max=tool.name_bytes_max, count=tool.file_count, without=tool.cannot_name)
     tool.up(endpoint, here, bucket)
     changed, gone = tree.change()
     tool.up(endpoint, here, bucket)
