@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import datetime
 import ipaddress
+import socket
 import ssl
 from pathlib import Path
 
@@ -298,6 +299,23 @@ async def test_a_tls_client_that_leaves_cancels_its_handler(wire, tls) -> None:
         await started.wait()
         client.leave()
         await cancelled.wait()
+
+
+async def test_a_drain_waited_for_every_idle_tls_client_to_say_goodbye(wire, tls) -> None:
+    """A client that keeps its connection for later reads nothing meanwhile, so it does not answer a close_notify."""
+    async with wire.serving(hello, tls=tls, linger_seconds_max=3600.0) as served:
+
+        def ask() -> ssl.SSLSocket:
+            plain = socket.create_connection(("127.0.0.1", served.port))
+            kept = tls[1].wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False)
+            kept.sendall(GET)
+            assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200")
+            return kept
+
+        kept = await asyncio.to_thread(ask)
+        assert await served.server.drain(10.0) is True
+        assert await asyncio.to_thread(kept.recv, 1) == b"", "it was not told"
+        kept.close()
 
 
 async def test_plain_and_tls_may_be_served_at_once(tls) -> None:

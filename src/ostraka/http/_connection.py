@@ -19,8 +19,10 @@ Time: the connection only names its ``phase``; the server's periodic sweep sets 
 import asyncio
 import contextlib
 import enum
+import fcntl
 import socket
 import struct
+import termios
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, cast
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 _HEAD_END = b"\r\n\r\n"
 _BURST_MAX = 16  # pipelined requests answered in a row before other connections get their turn
 _LINGER_RESET = struct.pack("ii", 1, 0)
+_TOLD_SECONDS = 0.05  # between looks whether a client's kernel has all that we sent
 
 
 # What a connection is waiting for; each but HANDLER has a timeout in ``Server.timeouts``. Plain numbers: they are
@@ -458,6 +461,25 @@ class Connection(asyncio.BufferedProtocol):
         if self.phase == IDLE and self._request is None:
             self._wake_task()
             self.close()
+            if self._secure:
+                self.server.loop.call_later(_TOLD_SECONDS, self._leave_when_told)
+
+    def _leave_when_told(self) -> None:
+        """Do not wait for the client's answer to TLS's goodbye: who keeps a connection for later does not read it.
+
+        Only for its kernel to have it, and the end of the last answer before it.
+        """
+        if self._lost or self._transport is None:
+            return
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        try:
+            (unacknowledged,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
+        except OSError:
+            return  # it is being closed
+        if unacknowledged:
+            self.server.loop.call_later(_TOLD_SECONDS, self._leave_when_told)
+        else:
+            self.abort()
 
     def expire(self) -> None:
         """The time of the present phase is over."""
