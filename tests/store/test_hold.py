@@ -28,3 +28,10 @@ def test_a_refusal_leaves_nothing_behind(
     with pytest.raises(error, match=says), hold([tmp_path / n for n in names], Host(), make=True):
         pass
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_who_only_looks_for_a_store_leaves_a_directory_that_is_none_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with hold([tmp_path / "empty", tmp_path / "absent"], Host(), make=False):
+        assert os.listdir(tmp_path / "empty") == []
+        assert os.listdir(tmp_path) == ["empty"]

@@ -22,6 +22,7 @@ import msgspec
 from ostraka.errors import Refused, Unavailable
 from ostraka.host import Host
 from ostraka.nodes import opening as openings
+from ostraka.nodes import superblock
 from ostraka.nodes.membership import Membership
 from ostraka.nodes.superblock import Epoch, Member
 from ostraka.shared import Shared
@@ -64,6 +65,8 @@ def hold(paths: Sequence[Path], host: Host, *, make: bool) -> Iterator[None]:
             try:
                 if make:
                     host.files.mkdir(path)
+                elif not _is_disk(path):
+                    continue
                 stack.enter_context(host.files.lock(path / LOCK))
             except FileNotFoundError:
                 continue
@@ -104,6 +107,19 @@ class Held:
     def close(self) -> None:
         self._paths.clear()
         self._locks.close()
+
+
+def _is_disk(path: Path) -> bool:
+    """Whether a disk is there, or was: who only looks for a store leaves no lock in a directory that is none."""
+    for name in (superblock.NAME, LOCK):
+        try:
+            os.lstat(path / name)
+        except FileNotFoundError:
+            continue
+        except OSError:  # whatever it is: the lock will tell
+            pass
+        return True
+    return False
 
 
 def _is_no_directory(path: Path) -> bool:
