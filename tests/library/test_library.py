@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import ostraka
-from ostraka.errors import Absent, Exists, Invalid, PreconditionFailed
+from ostraka.errors import Absent, Exists, Invalid, PreconditionFailed, Refused
 from ostraka.library import Bucket, Store, aio, blocking
 from ostraka.testing.processes import ServerProcess
 
@@ -136,6 +136,41 @@ def test_listings_go_on_over_pages_and_fold_what_shares_a_prefix(bucket: Bucket)
     assert ([e.key for e in page.entries], list(page.prefixes)) == (["a"], ["n/", "z/"])
     bucket.delete_many(names)
     assert list(bucket.list()) == []
+
+
+def test_a_large_object_comes_in_parts_and_is_there_when_all_of_them_are(bucket: Bucket, seed: int) -> None:
+    body = random.Random(seed).randbytes(12_000_000)
+    with bucket.upload("k", metadata={"a": "1"}) as upload:
+        upload.put(2, body[6_000_000:])
+        upload.put(1, body[:6_000_000])
+        assert not bucket.exists("k")
+        assert [entry.upload_id for entry in bucket.uploads()] == [upload.upload_id]
+        assert [(p.number, p.size) for p in upload.parts()] == [(1, 6_000_000), (2, 6_000_000)]
+        done = upload.complete()
+    assert (done.size, done.etag[-2:], bucket.get("k")) == (len(body), "-2", body)
+    assert done.checksums == bucket.put("whole", body).checksums
+    assert bucket.head("k").attributes.metadata == {"a": "1"}
+    with bucket.upload("copy") as upload:
+        upload.copy(1, bucket.head("k"), 0, 6_000_000)
+        upload.copy(2, bucket.head("k"), 6_000_000, 6_000_000)
+        upload.complete()
+    assert bucket.get("copy") == body
+    assert list(bucket.uploads()) == []
+
+
+def test_an_upload_that_is_left_by_an_error_is_aborted(bucket: Bucket) -> None:
+    with pytest.raises(ZeroDivisionError), bucket.upload("k") as upload:
+        upload.put(1, b"1")
+        raise ZeroDivisionError
+    assert list(bucket.uploads()) == []
+    assert not bucket.exists("k")
+
+
+def test_a_store_that_must_exist_is_not_made(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(Refused, match="no store"), ostraka.open(place, existing=True):
+            pass
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_buckets_are_made_listed_and_removed_when_empty(store: Store, bucket: Bucket) -> None:

@@ -6,12 +6,25 @@ returns, what it wrote is on stable storage on every disk in service; whoever is
 
     aio.py       AsyncStore, AsyncBucket, AsyncReader: all that there is to do
     blocking.py  Store, Bucket, Reader: the same names, waiting; an event loop in a thread runs the ones above
+    uploads.py   AsyncUpload: a large object in parts
     bodies.py    what may be stored: bytes, paths, files, iterables, as a source that the core reads
 
 Knows nothing of HTTP. One process owns a store: another one that opens or serves it gets `StoreInUse` with its pid.
 """
 
 from ostraka.library.aio import AsyncBucket, AsyncReader, AsyncStore, open_async
-from ostraka.library.blocking import Bucket, Reader, Store, open_store
+from ostraka.library.blocking import Bucket, Reader, Store, Upload, open_store
+from ostraka.library.uploads import AsyncUpload
 
-__all__ = ["AsyncBucket", "AsyncReader", "AsyncStore", "Bucket", "Reader", "Store", "open_async", "open_store"]
+__all__ = [
+    "AsyncBucket",
+    "AsyncReader",
+    "AsyncStore",
+    "AsyncUpload",
+    "Bucket",
+    "Reader",
+    "Store",
+    "Upload",
+    "open_async",
+    "open_store",
+]

@@ -19,7 +19,9 @@ from typing import Self
 from ostraka.config import parse_geometry
 from ostraka.errors import Absent, Exists, Invalid, OstrakaError
 from ostraka.jobs.scheduler import Scheduler
+from ostraka.library import uploads
 from ostraka.library.bodies import Body, source_of
+from ostraka.library.uploads import AsyncUpload
 from ostraka.objects.publish import NO_CONDITIONS
 from ostraka.objects.types import (
     Attributes,
@@ -28,6 +30,7 @@ from ostraka.objects.types import (
     ListPage,
     ObjectInfo,
     ObjectReader,
+    Upload,
     Versioning,
     VersionPage,
     WriteConditions,
@@ -124,10 +127,7 @@ class AsyncBucket:
         if the key has an object already. ``if_match``: the ETag (or several, or "*") that the current object must
         have. Raises also Absent (no such bucket), Invalid, TooLarge, Full, Unavailable.
         """
-        said = {"content-type": content_type or CONTENT_TYPE}
-        if headers:
-            said.update(headers)
-        attributes = Attributes(said, dict(metadata) if metadata else {}, dict(tags) if tags else {})
+        attributes = _attributes(content_type, headers, metadata, tags)
         conditions = NO_CONDITIONS
         if create_only or if_match:
             conditions = WriteConditions(create_only, (if_match,) if isinstance(if_match, str) else tuple(if_match))
@@ -184,6 +184,22 @@ class AsyncBucket:
         source = self._objects.lookup(self.name, key, version_id)
         return await self._objects.copy(source, to_bucket or self.name, to_key, source.attributes, owner=ROOT_NAME)
 
+    async def upload(
+        self,
+        key: str,
+        *,
+        content_type: str = "",
+        headers: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> AsyncUpload:
+        """Begin a multipart upload: for bodies beyond 5 GiB, or whose parts are there at different times."""
+        return await uploads.begin(self._store, self.name, key, _attributes(content_type, headers, metadata, tags))
+
+    def uploads(self, prefix: str = "") -> AsyncIterator[Upload]:
+        """Multipart uploads that were neither completed nor aborted, by key."""
+        return uploads.in_progress(self._store, self.name, prefix)
+
     async def list(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[Listed]:
         """Every object whose key begins with ``prefix``, in the order of the keys' bytes."""
         after = start_after
@@ -222,6 +238,18 @@ class AsyncBucket:
     async def info(self) -> BucketInfo:
         """The bucket itself: owner, created, region, versioning."""
         return self._objects.bucket(self.name)
+
+
+def _attributes(
+    content_type: str,
+    headers: Mapping[str, str] | None,
+    metadata: Mapping[str, str] | None,
+    tags: Mapping[str, str] | None,
+) -> Attributes:
+    said = {"content-type": content_type or CONTENT_TYPE}
+    if headers:
+        said.update(headers)
+    return Attributes(said, dict(metadata) if metadata else {}, dict(tags) if tags else {})
 
 
 def _with_versioning(bucket: BucketInfo, status: Versioning) -> BucketInfo:
@@ -272,7 +300,9 @@ class AsyncStore:
 
 
 @contextlib.asynccontextmanager
-async def open_async(*directories: str | os.PathLike[str], ec: str | None = None) -> AsyncIterator[AsyncStore]:
+async def open_async(
+    *directories: str | os.PathLike[str], ec: str | None = None, existing: bool = False
+) -> AsyncIterator[AsyncStore]:
     """Open the store in these directories, or make one: one directory or several disks, as ``ostraka serve`` takes.
 
     >>> import asyncio, ostraka, tempfile
@@ -286,14 +316,15 @@ async def open_async(*directories: str | os.PathLike[str], ec: str | None = None
     ...     asyncio.run(main(directory))
     [b'clay']
 
-    ``ec``: "K+M", as --ec; chosen by the number of directories when a store is made, known when it exists. Its
-    background work (collection, compaction, scrub, healing) runs on this event loop, in small pieces, while it is
-    open. Raises InUse (`ostraka.StoreInUse`, which names the other process), Refused, Invalid, Corrupt, Unavailable.
+    ``ec``: "K+M", as --ec; chosen by the number of directories when a store is made, known when it exists.
+    ``existing``: never make one; Refused if there is none. Its background work (collection, compaction, scrub,
+    healing) runs on this event loop, in small pieces, while it is open. Raises InUse (`ostraka.StoreInUse`, which
+    names the other process), Refused, Invalid, Corrupt, Unavailable.
     """
     if not directories:
         raise Invalid("name at least one directory", reason="directories")
     paths = [Path(os.fspath(d)) for d in directories]
-    async with open_here(paths, ec=parse_geometry(ec) if ec else None) as store:
+    async with open_here(paths, ec=parse_geometry(ec) if ec else None, existing=existing) as store:
         scheduler = Scheduler(store)
         await scheduler.start()
         tending = asyncio.get_running_loop().create_task(_tend(store))

@@ -17,8 +17,10 @@ import uvloop
 
 from ostraka.library.aio import PAGE, AsyncBucket, AsyncReader, AsyncStore, open_async
 from ostraka.library.bodies import Body
+from ostraka.library.uploads import AsyncUpload
 from ostraka.objects.types import Bucket as BucketInfo
-from ostraka.objects.types import Deleted, Listed, ListPage, ObjectInfo
+from ostraka.objects.types import Deleted, Listed, ListPage, ObjectInfo, PartInfo
+from ostraka.objects.types import Upload as UploadInfo
 
 T = TypeVar("T")
 _END: Any = object()
@@ -116,6 +118,43 @@ async def _call(function: Any) -> None:
     function()
 
 
+class Upload:
+    """A multipart upload in progress; a context manager that aborts what was not completed."""
+
+    def __init__(self, loop: _Loop, upload: AsyncUpload) -> None:
+        self._loop = loop
+        self._upload = upload
+        self.upload_id = upload.upload_id
+
+    def put(self, number: int, body: Body) -> PartInfo:
+        """As `AsyncUpload.put`."""
+        return self._loop.run(self._upload.put(number, body))
+
+    def copy(self, number: int, source: ObjectInfo, offset: int, length: int) -> PartInfo:
+        """As `AsyncUpload.copy`."""
+        return self._loop.run(self._upload.copy(number, source, offset, length))
+
+    def parts(self) -> list[PartInfo]:
+        """As `AsyncUpload.parts`."""
+        return self._loop.run(self._upload.parts())
+
+    def complete(self) -> ObjectInfo:
+        """As `AsyncUpload.complete`."""
+        return self._loop.run(self._upload.complete())
+
+    def abort(self) -> None:
+        """As `AsyncUpload.abort`."""
+        self._loop.run(self._upload.abort())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.run(self._upload.__aexit__(kind, error, trace))
+
+
 class Bucket:
     """The objects of one bucket. Made by `Store.bucket` and `Store.create_bucket`."""
 
@@ -177,6 +216,23 @@ class Bucket:
         """As `AsyncBucket.copy`."""
         return self._loop.run(self._bucket.copy(key, to_key, to_bucket=to_bucket, version_id=version_id))
 
+    def upload(
+        self,
+        key: str,
+        *,
+        content_type: str = "",
+        headers: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> "Upload":
+        """As `AsyncBucket.upload`."""
+        work = self._bucket.upload(key, content_type=content_type, headers=headers, metadata=metadata, tags=tags)
+        return Upload(self._loop, self._loop.run(work))
+
+    def uploads(self, prefix: str = "") -> Iterator[UploadInfo]:
+        """As `AsyncBucket.uploads`."""
+        return self._loop.iterate(self._bucket.uploads(prefix))
+
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[Listed]:
         """As `AsyncBucket.list`."""
         return self._loop.iterate(self._bucket.list(prefix, start_after=start_after))
@@ -230,7 +286,7 @@ class Store:
 
 
 @contextlib.contextmanager
-def open_store(*directories: str | os.PathLike[str], ec: str | None = None) -> Iterator[Store]:
+def open_store(*directories: str | os.PathLike[str], ec: str | None = None, existing: bool = False) -> Iterator[Store]:
     """Open the store in these directories, or make one, for a program without asyncio.
 
     >>> import ostraka, tempfile
@@ -244,7 +300,7 @@ def open_store(*directories: str | os.PathLike[str], ec: str | None = None) -> I
     """
     loop = _Loop()
     try:
-        opened = open_async(*directories, ec=ec)
+        opened = open_async(*directories, ec=ec, existing=existing)
         store = loop.run(opened.__aenter__())
         try:
             yield Store(loop, store)

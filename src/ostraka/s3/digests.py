@@ -7,13 +7,13 @@ worker thread if the caller likes.
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from ostraka.host import Buffer
-from ostraka.objects.types import Digested
-from ostraka.s3.checksums import ALGORITHMS, BY_HEADER, DEFAULT, FULL_OBJECT, Algorithm, encode
+from ostraka.objects.types import Digested, PartInfo
+from ostraka.s3.checksums import ALGORITHMS, BY_HEADER, DEFAULT, FULL_OBJECT, Algorithm, assemble, encode
 from ostraka.s3.errors import BodyError, S3Error
 
 MD5_SIZE = 16
@@ -178,6 +178,15 @@ class Digests:
             return trailer.decode(text)
         except S3Error as exc:
             raise BodyError(exc.code, exc.message) from None
+
+
+def of_parts(parts: Sequence[PartInfo], algorithm: str = DEFAULT, kind: str = FULL_OBJECT) -> Digested:
+    """What the parts of an upload come to together: the ETag with their number, and the checksum if all have one."""
+    etag = hashlib.md5(b"".join(bytes.fromhex(p.etag) for p in parts), usedforsecurity=False).hexdigest()
+    values: dict[str, str] = {}
+    if all(algorithm in p.checksums for p in parts):
+        values[algorithm] = assemble(algorithm, kind, [(p.checksums[algorithm], p.size) for p in parts])
+    return Digested(f"{etag}-{len(parts)}", values, kind if values else "")
 
 
 def verify_bytes(expected: Expected, data: Buffer, trailers: Mapping[str, str] | None = None) -> None:

@@ -1,8 +1,7 @@
 """Multipart uploads: create, parts, complete, abort, and their listings."""
 
-import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ostraka.errors import Absent, Invalid
@@ -10,7 +9,7 @@ from ostraka.http import Response
 from ostraka.objects.types import CompletePart, Digested, ObjectInfo, PartInfo, PartRefused, Upload, UploadPage
 from ostraka.s3 import checksums
 from ostraka.s3.checksums import ALGORITHMS, BY_HEADER, COMPOSITE, FULL_OBJECT
-from ostraka.s3.digests import Digests, Expected
+from ostraka.s3.digests import Digests, Expected, of_parts
 from ostraka.s3.errors import S3Error
 from ostraka.s3.ops import documents as doc
 from ostraka.s3.ops.attributes import attributes_of, refuse_unbuilt
@@ -198,15 +197,11 @@ class _Assemble:
             )
 
     def __call__(self, parts: Sequence[PartInfo]) -> Digested:
-        etag = hashlib.md5(b"".join(bytes.fromhex(p.etag) for p in parts), usedforsecurity=False).hexdigest()
-        values: dict[str, str] = {}
-        if all(self._algorithm in p.checksums for p in parts):
-            sums = [(p.checksums[self._algorithm], p.size) for p in parts]
-            values[self._algorithm] = checksums.assemble(self._algorithm, self._kind, sums)
-        self._compare(values)
-        return Digested(f"{etag}-{len(parts)}", values, self._kind if values else "")
+        digested = of_parts(parts, self._algorithm, self._kind)
+        self._compare(digested.checksums)
+        return digested
 
-    def _compare(self, values: dict[str, str]) -> None:
+    def _compare(self, values: Mapping[str, str]) -> None:
         for header, algorithm in BY_HEADER.items():
             given = self._call.headers.get(header)
             if given is None:
