@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import msgspec
 from ostraka import errors
 from ostraka.errors import Invalid, OstrakaError, Unavailable
 from ostraka.limits import LIMITS, Limits
-from ostraka.store.operations import OPERATIONS, Progress
+from ostraka.store.operations import AT_ONCE, OPERATIONS, Progress
 from ostraka.store.rescue import open_for_repair
 from ostraka.store.store import Store, open_here
 
@@ -51,7 +51,7 @@ def _short_path(directory: Path) -> Iterator[str]:
 
 
 class ControlServer:
-    """Answers on the sockets of a store's directories, one operation at a time."""
+    """Answers on the sockets of a store's directories, one operation that changes something at a time."""
 
     def __init__(self, store: Store, limits: Limits = LIMITS) -> None:
         self._store = store
@@ -121,12 +121,10 @@ class ControlServer:
             operation = OPERATIONS.get(request.command)
             if operation is None:
                 raise Invalid(f"unknown command {request.command!r}", reason="command")
-            if self._turn.locked():
-                progress("waiting for another command", 0, None)
-            async with self._turn:
-                result = await operation(self._store, progress, **request.arguments)
-                await self.start(self._store.membership.paths)  # a disk that joined leads here as well
-                say({"result": result})
+            if request.command in AT_ONCE:
+                say({"result": await operation(self._store, progress, **request.arguments)})
+            else:
+                say({"result": await self._in_turn(operation(self._store, progress, **request.arguments), progress)})
         except (ValueError, TypeError, msgspec.MsgspecError) as e:
             say({"error": "Invalid", "reason": "request", "message": str(e)})
         except OstrakaError as e:
@@ -137,6 +135,17 @@ class ControlServer:
             log.exception("a command failed")
             say({"error": "OstrakaError", "reason": "internal", "message": f"the command failed: {e!r}; see the log"})
         await writer.drain()
+
+    async def _in_turn(self, work: Coroutine[Any, Any, dict[str, Any]], progress: Progress) -> dict[str, Any]:
+        if self._turn.locked():
+            progress("waiting for another command", 0, None)
+        try:
+            async with self._turn:
+                result = await work
+                await self.start(self._store.membership.paths)  # a disk that joined leads here as well
+                return result
+        finally:
+            work.close()
 
     async def close(self) -> None:
         """Stop listening and end what is running."""

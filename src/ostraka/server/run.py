@@ -25,7 +25,7 @@ from ostraka.server.worker import owner_main, worker_main
 from ostraka.shared import Shared
 from ostraka.store.keys import NAME as KEYS_NAME
 from ostraka.store.recovery import Recovered, hold
-from ostraka.store.store import new_shared
+from ostraka.store.store import Serving, new_shared
 
 log = logging.getLogger("ostraka.server")
 
@@ -88,6 +88,8 @@ class _Service:
     ) -> None:
         self.config, self.paths, self.shared, self.limits, self.url = config, paths, shared, limits, url
         self.sockets = sockets
+        certificate = Path(config.tls_cert).read_text(errors="replace") if config.tls_cert else ""
+        self.serving = Serving(url, os.getpid(), certificate)
         self.recovered: Recovered | None = None
         workers = [self._worker(row, sock, tls) for row, sock in enumerate(sockets)]
         self.supervisor = Supervisor(
@@ -111,7 +113,8 @@ class _Service:
     def _own(self, ready: int) -> None:
         self._close_sockets(None)
         known = None if self.supervisor.recovering else self._known()
-        owner_main(self.config, self.paths, known, self.shared, self.supervisor.owner.row, self.limits, ready)
+        row = self.supervisor.owner.row
+        owner_main(self.config, self.paths, known, self.shared, row, self.limits, self.serving, ready)
 
     def _close_sockets(self, spare: socket.socket | None) -> None:
         """Let go of listening sockets in this process: an address refuses clients only when the last holder closed."""

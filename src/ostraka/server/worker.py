@@ -31,7 +31,7 @@ from ostraka.server.observe import Observer
 from ostraka.server.supervisor import INDEX_LOST
 from ostraka.shared import Shared
 from ostraka.store.recovery import Recovered
-from ostraka.store.store import TEND_SECONDS, Store, open_owner, open_worker
+from ostraka.store.store import TEND_SECONDS, Serving, Store, open_owner, open_worker
 
 log = logging.getLogger("ostraka.server")
 
@@ -85,6 +85,7 @@ def owner_main(
     shared: Shared,
     row: int,
     limits: Limits,
+    serving: Serving,
     ready: int,
 ) -> None:
     """Recover the store (unless ``recovered`` says that it is), run jobs and the control socket until SIGTERM."""
@@ -120,6 +121,7 @@ def owner_main(
 
     async def _work(store: Store) -> None:
         store.state.on_index_lost = _abandon
+        store.serving = serving
         store.held.take_others(store.membership.paths.values(), paths)  # an owner before us had locked them
         await apply_settings(config, store)
         control = ControlServer(store, limits)

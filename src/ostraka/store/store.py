@@ -43,6 +43,14 @@ TEND_SECONDS = 60.0
 ROOM_SECONDS = 0.05  # how long there is taken to be room, once it was looked at: every write asks twice
 
 
+class Serving(msgspec.Struct, frozen=True):
+    """What the process that owns a served store knows of the service, for who asks on the control socket."""
+
+    url: str
+    pid: int  # of the supervisor: the one to be stopped
+    certificate: str  # the PEM text of the chain that HTTPS is served with, or ""
+
+
 class Store:
     """An open store, as one process has it."""
 
@@ -68,6 +76,7 @@ class Store:
         self.host = host
         self.limits = limits
         self.keys: Keys = recovered.keys
+        self.serving: Serving | None = None  # set by the one process that answers for the service
         self.held = Held(host)
         self.threads = ThreadPoolExecutor(max(THREADS_MIN, 4 * (os.cpu_count() or 1)), "ostraka")
         self.pins = Pins(state.sequence_lately, shared.pins, row)
