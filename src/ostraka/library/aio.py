@@ -30,6 +30,7 @@ from ostraka.objects.types import (
     ListPage,
     ObjectInfo,
     ObjectReader,
+    PartInfo,
     Upload,
     Versioning,
     VersionPage,
@@ -78,6 +79,15 @@ class AsyncReader:
         start, size = self._clip(offset, length)
         async for piece in self._reader.read(start, size):
             yield bytes(piece)
+
+    async def parts(self) -> list[PartInfo]:
+        """The parts that it was uploaded in; none of what was stored whole."""
+        found: list[PartInfo] = []
+        more = self.info.part_count > 0
+        while more:
+            page, more = await self._reader.parts(found[-1].number if found else 0, PAGE)
+            found += page
+        return found
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self.pieces()
@@ -195,6 +205,10 @@ class AsyncBucket:
     ) -> AsyncUpload:
         """Begin a multipart upload: for bodies beyond 5 GiB, or whose parts are there at different times."""
         return await uploads.begin(self._store, self.name, key, _attributes(content_type, headers, metadata, tags))
+
+    def upload_of(self, key: str, upload_id: str) -> AsyncUpload:
+        """An upload that was begun before, by its id: to go on with it, or to abort it."""
+        return AsyncUpload(self._store, self.name, key, upload_id)
 
     def uploads(self, prefix: str = "") -> AsyncIterator[Upload]:
         """Multipart uploads that were neither completed nor aborted, by key."""

@@ -95,6 +95,10 @@ class Reader:
         while (piece := self._loop.run(_next(pieces))) is not None:
             yield piece
 
+    def parts(self) -> list[PartInfo]:
+        """As `AsyncReader.parts`."""
+        return self._loop.run(self._reader.parts())
+
     def __iter__(self) -> Iterator[bytes]:
         return self.pieces()
 
@@ -228,6 +232,10 @@ class Bucket:
         """As `AsyncBucket.upload`."""
         work = self._bucket.upload(key, content_type=content_type, headers=headers, metadata=metadata, tags=tags)
         return Upload(self._loop, self._loop.run(work))
+
+    def upload_of(self, key: str, upload_id: str) -> "Upload":
+        """As `AsyncBucket.upload_of`."""
+        return Upload(self._loop, self._bucket.upload_of(key, upload_id))
 
     def uploads(self, prefix: str = "") -> Iterator[UploadInfo]:
         """As `AsyncBucket.uploads`."""

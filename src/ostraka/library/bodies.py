@@ -16,7 +16,7 @@ from ostraka.objects.types import Source
 BYTES_AT_ONCE_MAX = 1 << 20  # a body of up to this is handed over whole
 
 _BUFFERS = (bytes, bytearray, memoryview)
-Body = Buffer | Path | IO[bytes] | Iterable[bytes] | AsyncIterable[bytes]
+Body = Buffer | Path | IO[bytes] | Iterable[Buffer] | AsyncIterable[Buffer]
 
 
 class BytesSource:
@@ -79,9 +79,9 @@ class PiecesSource:
 
     length: int | None = None
 
-    def __init__(self, pieces: Iterable[bytes] | AsyncIterable[bytes]) -> None:
-        self._later: AsyncIterator[bytes] | None = None
-        self._now: Iterator[bytes] | None = None
+    def __init__(self, pieces: Iterable[Buffer] | AsyncIterable[Buffer]) -> None:
+        self._later: AsyncIterator[Buffer] | None = None
+        self._now: Iterator[Buffer] | None = None
         if isinstance(pieces, AsyncIterable):
             self._later = aiter(pieces)
         else:
@@ -99,7 +99,7 @@ class PiecesSource:
         self._rest = self._rest[size:]
         return size
 
-    async def _next(self) -> bytes | None:
+    async def _next(self) -> Buffer | None:
         if self._later is not None:
             return await anext(self._later, None)
         assert self._now is not None
@@ -129,5 +129,5 @@ def source_of(body: Body) -> tuple[Source, IO[bytes] | None]:
     if hasattr(body, "read"):
         return FileSource(cast(IO[bytes], body)), None
     if isinstance(body, AsyncIterable | Iterable):
-        return PiecesSource(cast(Iterable[bytes] | AsyncIterable[bytes], body)), None
+        return PiecesSource(cast(Iterable[Buffer] | AsyncIterable[Buffer], body)), None
     raise Invalid(f"a body is bytes, a Path, a binary file or an iterable of bytes, not {type(body)}", reason="body")
