@@ -260,7 +260,7 @@ def _from_file(path: Path) -> tuple[dict[str, Any], tuple[AccountSetting, ...]]:
         values["directories"] = _words(serve["directories"])
     for name, value in serve.items():
         if name in files:
-            values[files[name].field] = _parsed(files[name], _secret_file(str(value), name), f"{path} {name}")
+            values[files[name].field] = _parsed(files[name], secret_file(str(value), name), f"{path} {name}")
         elif name in BY_NAME:
             values[BY_NAME[name].field] = _parsed(BY_NAME[name], value, f"{path} {name}")
     return values, tuple(_account(path, i, a) for i, a in enumerate(content.get("account", []), 1))
@@ -271,7 +271,7 @@ def _account(path: Path, number: int, table: Mapping[str, Any]) -> AccountSettin
     keys = ["name", "access-key", "secret-key", "secret-key-file"]
     _refuse_unknown(table, keys, where, "key")
     secret = table.get("secret-key") or (
-        _secret_file(str(table["secret-key-file"]), where) if "secret-key-file" in table else ""
+        secret_file(str(table["secret-key-file"]), where) if "secret-key-file" in table else ""
     )
     if not table.get("name") or not table.get("access-key") or not secret:
         raise Invalid(f"{where} needs name, access-key and secret-key (or secret-key-file)", reason="accounts")
@@ -286,7 +286,8 @@ def _refuse_unknown(table: Mapping[str, Any], known: Sequence[str], where: str, 
             raise Invalid(f"{where}: unknown {kind} {name!r}{hint}", reason="config")
 
 
-def _secret_file(path: str, where: str) -> str:
+def secret_file(path: str, where: str) -> str:
+    """A secret from the file that ``where`` names. Raises Invalid."""
     try:
         return Path(path).read_text("utf-8").rstrip("\r\n")
     except OSError as e:
@@ -310,7 +311,7 @@ def _from_environment(env: Mapping[str, str]) -> tuple[dict[str, Any], list[str]
         elif name in files:
             if known[files[name].variable].variable in env:
                 raise Invalid(f"{files[name].variable} and {name} are both set: set one", reason="config")
-            values[files[name].field] = _parsed(files[name], _secret_file(value, name), name)
+            values[files[name].field] = _parsed(files[name], secret_file(value, name), name)
         else:
             near = _nearest(name, [*known, *files, *others])
             if near:

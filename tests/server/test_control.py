@@ -13,8 +13,9 @@ import pytest
 
 from ostraka.errors import OstrakaError, Unavailable
 from ostraka.limits import LIMITS
-from ostraka.server import control
-from ostraka.server.control import ControlServer, ask
+from ostraka.server import asking
+from ostraka.server.asking import ask
+from ostraka.server.control import ControlServer
 from ostraka.store.operations import OPERATIONS, Progress
 
 _talked = threading.Event()
@@ -56,7 +57,7 @@ def serve(directory: Path, talk: Any) -> Any:
 def say(directory: Path, sent: bytes) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(30)
-        sock.connect(str(directory / control.NAME))
+        sock.connect(str(directory / asking.NAME))
         sock.sendall(sent)
         with sock.makefile("rb") as stream:
             answer: dict[str, Any] = json.loads(stream.readline())
@@ -97,7 +98,7 @@ def test_a_client_that_does_not_read_costs_no_memory(tmp_path: Path) -> None:
     def talk() -> int:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(60)
-            sock.connect(str(tmp_path / control.NAME))
+            sock.connect(str(tmp_path / asking.NAME))
             sock.sendall(b'{"command": "talks"}\n')
             assert _talked.wait(60)
             with sock.makefile("rb") as stream:
@@ -120,7 +121,7 @@ def test_a_new_disk_in_the_place_of_an_old_one_answers_as_well(tmp_path: Path) -
         store: Any = SimpleNamespace(membership=SimpleNamespace(paths={}))
         server = ControlServer(store, LIMITS)
         await server.start({0: place})
-        (place / control.NAME).unlink()
+        (place / asking.NAME).unlink()
         place.rmdir()
         place.mkdir()
         await server.start({0: place, 1: place})

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from ostraka.errors import Refused
-from ostraka.server.control import NAME, Request, ask
+from ostraka.server.asking import NAME, ask
+from ostraka.server.control import Request
 from ostraka.store.operations import OPERATIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "format" / "control.md"

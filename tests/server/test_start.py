@@ -44,7 +44,7 @@ def test_its_log_is_json_too(tmp_path: Path) -> None:
         ([], {}, "no directory was named", 2),
         (["S", "--listen", "nonsense"], {}, "HOST:PORT", 2),
         (["S", "--listen", "127.0.0.1:99999"], {}, "HOST:PORT", 2),
-        (["S", "--listen", "203.0.113.1:0"], {}, "cannot listen on 203.0.113.1:0", 1),
+        (["S", "--listen", "203.0.113.1:0"], {}, "cannot listen on 203.0.113.1:0", 4),
         (["S", "--ec", "4"], {}, "4\\+2", 2),
         (["S", "--ec", "4+2"], {}, "4\\+2|disks", 2),
         (["S", "--workers", "many"], {}, "no whole number", 2),
@@ -111,7 +111,7 @@ def test_an_occupied_port_is_told_and_nothing_is_formatted(reuse: bool, tmp_path
         other.listen()
         listen = f"127.0.0.1:{other.getsockname()[1]}"
         done = serve_briefly(str(tmp_path / "store"), "--listen", listen)
-    assert_one_line(done, f"cannot listen on {listen}: Address already in use", 1)
+    assert_one_line(done, f"cannot listen on {listen}: Address already in use", 4)
     assert not (tmp_path / "store" / "superblock").exists()
 
 

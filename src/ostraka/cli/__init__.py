@@ -13,6 +13,11 @@ from ostraka.cli.output import friendly
 
 COMMANDS = {
     "serve": ("ostraka.cli.serve", "serve"),
+    "bucket": ("ostraka.cli.bucket", "bucket"),
+    "ls": ("ostraka.cli.ls", "ls"),
+    "cp": ("ostraka.cli.cp", "cp"),
+    "cat": ("ostraka.cli.cat", "cat"),
+    "rm": ("ostraka.cli.rm", "rm"),
     "disk": ("ostraka.cli.disk", "disk"),
     "fsck": ("ostraka.cli.fsck", "fsck"),
     "version": ("ostraka.cli.version", "version"),

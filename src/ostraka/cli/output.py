@@ -1,14 +1,98 @@
-"""How the command line speaks: one line for an error, tables or JSON for lists, a bar for long work."""
+"""How the command line speaks: one line for an error, tables or JSON for lists, a bar for long work; exit statuses.
+
+Every error that people can do something about is one line on standard error that names the thing and the way out. The
+exit status says which of the answers it is that must never be confused (law 3):
+
+    0    done
+    1    it could not be done, or damage was found that is left
+    2    the command was not understood: a wrong word, name, path or setting
+    3    what was named does not exist
+    4    it cannot be reached now; the same command may succeed later
+    5    bytes are damaged
+    6    not allowed
+    130  interrupted by Ctrl-C (143: by SIGTERM, 141: nobody reads the output any more)
+"""
 
 import contextlib
+import errno
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import click
 import msgspec
 
-from ostraka.errors import Invalid, OstrakaError
+from ostraka import errors
+from ostraka.errors import OstrakaError
+
+STATUSES: dict[type[OstrakaError], int] = {
+    errors.Invalid: 2,
+    errors.Absent: 3,
+    errors.Unavailable: 4,
+    errors.Corrupt: 5,
+    errors.Forbidden: 6,
+}
+
+_WAYS_OUT = {
+    errno.ENOSPC: "make room there, and give the command again",
+    errno.EDQUOT: "make room there, and give the command again",
+    errno.EACCES: "change its owner or its mode, or be another user",
+    errno.EPERM: "change its owner or its mode, or be another user",
+    errno.EROFS: "mount it for writing, or name another place",
+    errno.ENOENT: "is the path right?",
+    errno.ENOTDIR: "a file is in the way of a directory: name another path",
+    errno.EEXIST: "a file is in the way of a directory: name another path",
+    errno.EISDIR: "name a file",
+    errno.ENAMETOOLONG: "name it shorter",
+    errno.EIO: "the disk fails: see the kernel's log (dmesg)",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+}
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP came: end as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def orderly() -> Iterator[None]:
+    """SIGTERM and SIGHUP let what is under way clean up, as Ctrl-C does, instead of ending the process at once."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Terminated(number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def status_of(error: BaseException) -> int:
+    """The exit status that says of which kind an error is."""
+    return next((status for kind, status in STATUSES.items() if isinstance(error, kind)), 1)
+
+
+def told(error: BaseException) -> str:
+    """An error in one line: what it is about, and the way out."""
+    if isinstance(error, OstrakaError):
+        text = error.message
+    elif isinstance(error, OSError):
+        name = f"{error.filename}: " if error.filename else ""
+        way_out = _WAYS_OUT.get(error.errno or 0)
+        text = f"{name}{error.strerror or error}{f' ({way_out})' if way_out else ''}"
+    else:
+        text = f"{type(error).__name__}: {error}"
+    notes = getattr(error, "__notes__", [])
+    return printable("; ".join([text, *notes]))
 
 
 @contextlib.contextmanager
@@ -16,25 +100,43 @@ def friendly() -> Iterator[None]:
     """Turn the errors that people can do something about into one line and an exit status, without a traceback."""
     try:
         yield
-    except OstrakaError as e:
-        click.echo(f"ostraka: {e.message}", err=True)
-        sys.exit(2 if isinstance(e, Invalid) else 1)
     except BrokenPipeError:
+        _let_go_of_output()
         sys.exit(141)
-    except KeyboardInterrupt:
-        click.echo("ostraka: interrupted", err=True)
+    except (OstrakaError, OSError) as e:
+        click.echo(f"ostraka: {told(e)}", err=True)
+        sys.exit(status_of(e))
+    except KeyboardInterrupt as e:
+        click.echo("; ".join(["ostraka: interrupted", *getattr(e, "__notes__", [])]), err=True)
         sys.exit(130)
-    except OSError as e:
-        name = f"{e.filename}: " if e.filename else ""
-        click.echo(f"ostraka: {name}{e.strerror or e}", err=True)
-        sys.exit(1)
+    except Terminated as e:
+        click.echo("ostraka: terminated", err=True)
+        sys.exit(128 + e.number)
+
+
+def _let_go_of_output() -> None:
+    """The interpreter flushes standard output at its end, and would tell again that nobody reads it."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.close()
+
+
+def printable(text: str) -> str:
+    """Text with nothing in it that a terminal would obey: keys and file names may hold anything."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def show_json(row: object) -> None:
+    """One JSON object on a line of its own."""
+    click.echo(msgspec.json.encode(row))
 
 
 def show_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
     """Print rows: one JSON object a line, or a table with those columns."""
     if as_json:
         for row in rows:
-            click.echo(msgspec.json.encode(row))
+            show_json(row)
         return
     cells = [[c.replace("_", " ") for c in columns], *([_text(r.get(c)) for c in columns] for r in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
@@ -47,7 +149,7 @@ def _text(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value)
+    return printable(str(value))
 
 
 def human_size(size: float) -> str:
@@ -57,6 +159,23 @@ def human_size(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     raise AssertionError
+
+
+def human_time(seconds: float) -> str:
+    """A moment as this machine's clock on the wall had it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _progress(*columns: Any) -> Any:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    return Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # lines go above the bar
+    )
 
 
 class Bar:
@@ -69,17 +188,10 @@ class Bar:
 
     def __enter__(self) -> "Bar":
         if not self._json and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
+            columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+            self._progress = _progress(*columns)
             self._progress.start()
         return self
 
@@ -90,8 +202,47 @@ class Bar:
     def update(self, step: str, done: int, total: int | None) -> None:
         """``done`` of ``total`` units of this step are behind us."""
         if self._json:
-            click.echo(msgspec.json.encode({"progress": step, "done": done, "total": total}))
+            show_json({"progress": step, "done": done, "total": total})
         elif self._progress is not None:
             if step not in self._tasks:
                 self._tasks[step] = self._progress.add_task(step, total=total)
             self._progress.update(self._tasks[step], completed=done, total=total)
+
+
+class Meter:
+    """Bytes that go by: a bar with rate and remaining time on a terminal, nothing elsewhere. Any thread may add."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._lock = threading.Lock()
+        self._done = self._total = 0
+        self._progress: Any = None
+        self._task: Any = None
+        self._shown = shown and sys.stderr.isatty()
+
+    def __enter__(self) -> "Meter":
+        if self._shown:
+            from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+
+            columns = [BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn()]
+            self._progress = _progress(*columns)
+            self._task = self._progress.add_task("", total=None)
+            self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def expect(self, size: int) -> None:
+        """So many bytes more are to come."""
+        with self._lock:
+            self._total += size
+            if self._progress is not None:
+                self._progress.update(self._task, total=self._total)
+
+    def add(self, size: int) -> None:
+        """So many went by; a negative number takes back what has to go by again."""
+        with self._lock:
+            self._done += size
+            if self._progress is not None:
+                self._progress.update(self._task, completed=self._done)

@@ -1,4 +1,4 @@
-"""The control socket: how commands reach the process that serves a store (docs/format/control.md).
+"""The answering side of the control socket: how a command reaches the process that serves a store.
 
 One request a connection: a JSON object and a newline, {"command": ..., "arguments": {...}}. The answer is JSON lines:
 any number of {"progress": step, "done": n, "total": n}, then one {"result": {...}} or {"error": kind, "reason": ...,
@@ -11,22 +11,21 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ostraka import errors
-from ostraka.errors import Invalid, OstrakaError, Unavailable
+from ostraka.errors import Invalid, OstrakaError
 from ostraka.limits import LIMITS, Limits
+from ostraka.server.asking import short_path
 from ostraka.store.operations import AT_ONCE, OPERATIONS, Progress
 from ostraka.store.rescue import open_for_repair
 from ostraka.store.store import Store, open_here
 
 log = logging.getLogger("ostraka.server")
 
-NAME = "control.sock"
 UNREAD_BYTES_MAX = 64 << 10  # of progress that whoever asked has not read; over it none is told
 
 
@@ -35,19 +34,6 @@ class Request(msgspec.Struct, frozen=True):
 
     command: str
     arguments: dict[str, Any] = {}
-
-
-@contextlib.contextmanager
-def _short_path(directory: Path) -> Iterator[str]:
-    """The socket's path through /proc: a Unix socket's address has room for 107 bytes only, a path may be longer."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{fd}/{NAME}"
-    finally:
-        os.close(fd)
-
-
-# -- the server's side
 
 
 class ControlServer:
@@ -81,7 +67,7 @@ class ControlServer:
     def _bind(directory: Path) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
         try:
-            with _short_path(directory) as address:
+            with short_path(directory) as address:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(address)
                 before = os.umask(0o177)
@@ -156,42 +142,7 @@ class ControlServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-# -- the client's side
-
-
-def ask(
-    directories: Sequence[Path], command: str, arguments: Mapping[str, Any], progress: Progress
-) -> dict[str, Any] | None:
-    """Have the serving process carry out a command; None when no process listens in any of the directories.
-
-    Raises what the server raised.
-    """
-    for directory in directories:
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            with _short_path(directory) as address:
-                sock.connect(address)
-        except OSError:
-            sock.close()
-            continue
-        with sock, sock.makefile("rwb") as stream:
-            stream.write(msgspec.json.encode({"command": command, "arguments": arguments}) + b"\n")
-            stream.flush()
-            return _listen(stream, progress)
-    return None
-
-
-def _listen(stream: Any, progress: Progress) -> dict[str, Any]:
-    for line in stream:
-        answer: dict[str, Any] = msgspec.json.decode(line)
-        if "result" in answer:
-            result: dict[str, Any] = answer["result"]
-            return result
-        if "error" in answer:
-            kind: Callable[..., OstrakaError] = getattr(errors, answer["error"], OstrakaError)
-            raise kind(answer["message"], reason=answer["reason"])
-        progress(answer["progress"], answer["done"], answer["total"])
-    raise Unavailable("the server ended before it answered; ask again once it is back", reason="server")
+# -- without a server
 
 
 def perform_here(

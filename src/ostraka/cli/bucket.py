@@ -1,0 +1,105 @@
+"""`ostraka bucket`: buckets are listed, made and removed."""
+
+import itertools
+
+import click
+
+from ostraka.cli import reach
+from ostraka.cli.grammar import bucket_name, where
+from ostraka.cli.options import json_option, store_option, store_words
+from ostraka.cli.output import human_time, show_json, show_rows
+from ostraka.client.types import Client
+from ostraka.errors import Exists
+from ostraka.s3.auth.times import extended
+
+AT_ONCE = 1000
+
+
+@click.group()
+def bucket() -> None:
+    """List, make and remove buckets."""
+
+
+@bucket.command("ls")
+@store_words
+@store_option
+@json_option
+def ls(words: tuple[str, ...], stores: tuple[str, ...], as_json: bool) -> None:
+    """List the buckets of a store.
+
+    \b
+    ostraka bucket ls /disk1 /disk2
+    ostraka bucket ls http://127.0.0.1:9000 --json
+    """
+    with reach.client(where(stores, words)) as client:
+        found = client.buckets()
+    if as_json:
+        for each in found:
+            show_json({"name": each.name, "created": extended(each.created)})
+    else:
+        show_rows(
+            [{"name": b.name, "created": human_time(b.created)} for b in found], ["name", "created"], as_json=False
+        )
+
+
+@bucket.command("create")
+@click.argument("names", nargs=-1, required=True, metavar="BUCKET...")
+@click.option("--exist-ok", is_flag=True, help="a bucket that is there already is no error")
+@store_option
+@json_option
+def create(names: tuple[str, ...], exist_ok: bool, stores: tuple[str, ...], as_json: bool) -> None:
+    """Make buckets: 3 to 63 lower case letters, digits, dots and hyphens.
+
+    \b
+    ostraka bucket create photos backups --store /disk1
+    """
+    with reach.client(where(stores)) as client:
+        for name in map(bucket_name, names):
+            made = True
+            try:
+                client.create_bucket(name)
+            except Exists:
+                if not exist_ok:
+                    raise
+                made = False
+            if as_json:
+                show_json({"name": name, "created": made})
+            else:
+                click.echo(f"bucket {name} {'is made' if made else 'is there already'}")
+
+
+@bucket.command("rm")
+@click.argument("names", nargs=-1, required=True, metavar="BUCKET...")
+@click.option("--force", is_flag=True, help="delete all that is in it first, every version and unfinished upload")
+@store_option
+@json_option
+def rm(names: tuple[str, ...], force: bool, stores: tuple[str, ...], as_json: bool) -> None:
+    """Remove buckets that are empty.
+
+    \b
+    ostraka bucket rm photos
+    ostraka bucket rm --force scratch
+    """
+    with reach.client(where(stores)) as client:
+        for name in map(bucket_name, names):
+            if force:
+                _empty(client, name)
+            try:
+                client.delete_bucket(name)
+            except Exists as e:
+                way_out = f"`ostraka rm -r s3://{name}`, or --force to delete versions and unfinished uploads as well"
+                raise Exists(f"{e.message}: {way_out}", reason=e.reason) from None
+            if as_json:
+                show_json({"name": name, "removed": True})
+            else:
+                click.echo(f"bucket {name} is removed")
+
+
+def _empty(client: Client, name: str) -> None:
+    for upload in client.uploads(name, ""):
+        client.abort(upload)
+    versions = ((v.key, v.version_id) for v in client.versions(name, ""))
+    while batch := list(itertools.islice(versions, AT_ONCE)):
+        for failure in client.delete(name, batch):
+            if failure is not None:
+                raise failure
