@@ -4,12 +4,14 @@ Modules are imported when their command runs, so that `ostraka --help` answers a
 """
 
 import importlib
+import signal
+import sys
 from typing import Any
 
 import click
 
 from ostraka import __version__
-from ostraka.cli.output import friendly
+from ostraka.cli.output import Terminated, friendly
 
 COMMANDS = {
     "serve": ("ostraka.cli.serve", "serve"),
@@ -26,6 +28,12 @@ COMMANDS = {
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as e:  # else click says "Aborted!"
+            raise Terminated.by(signal.SIGINT, e) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -49,6 +57,6 @@ def command() -> None:
 
 
 def main(args: list[str] | None = None, **extra: Any) -> None:
-    """The entry point: runs a command; errors of ours become one line and exit status 1 (2 for wrong usage)."""
+    """The entry point: runs a command; errors become one line and the exit status that output.py lists."""
     with friendly():
-        command.main(args=args, prog_name="ostraka", standalone_mode=True, **extra)
+        sys.exit(command.main(args=args, prog_name="ostraka", standalone_mode=False, **extra))

@@ -54,11 +54,18 @@ _WAYS_OUT = {
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGHUP came: end as Ctrl-C does."""
+    """A signal came that ends the program: what is under way is cleaned up first."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+
+    @classmethod
+    def by(cls, number: int, error: BaseException) -> "Terminated":
+        """With what the error has to say beside."""
+        ended = cls(number)
+        ended.__notes__ = getattr(error, "__notes__", [])
+        return ended
 
 
 @contextlib.contextmanager
@@ -103,15 +110,30 @@ def friendly() -> Iterator[None]:
     except BrokenPipeError:
         _let_go_of_output()
         sys.exit(141)
+    except click.ClickException as e:
+        _show_usage(e)
+        sys.exit(e.exit_code)
     except (OstrakaError, OSError) as e:
         click.echo(f"ostraka: {told(e)}", err=True)
         sys.exit(status_of(e))
-    except KeyboardInterrupt as e:
-        click.echo("; ".join(["ostraka: interrupted", *getattr(e, "__notes__", [])]), err=True)
-        sys.exit(130)
-    except Terminated as e:
-        click.echo("ostraka: terminated", err=True)
-        sys.exit(128 + e.number)
+    except (KeyboardInterrupt, Terminated) as e:
+        number = e.number if isinstance(e, Terminated) else signal.SIGINT
+        by_hand = number == signal.SIGINT
+        if by_hand and sys.stderr.isatty():
+            click.echo(err=True)  # after the ^C that the terminal shows
+        said = ["interrupted" if by_hand else "terminated", *getattr(e, "__notes__", [])]
+        click.echo(f"ostraka: {'; '.join(said)}", err=True)
+        sys.exit(128 + number)
+
+
+def _show_usage(error: click.ClickException) -> None:
+    """What is wrong with a command's words; all of its help if it was given none."""
+    context = getattr(error, "ctx", None)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError) or context is None:
+        error.show()
+        return
+    text = " ".join(error.format_message().split()).rstrip(".")
+    click.echo(f"ostraka: {printable(text)}; `{context.command_path} --help` shows how", err=True)
 
 
 def _let_go_of_output() -> None:

@@ -79,9 +79,11 @@ class Crew:
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
-        except BaseException:
+        except BaseException as error:
             self.interrupt()
-            wait(pending)
+            for future in wait(pending).done:  # what could not be cleaned up is told
+                for note in getattr(future.result().error, "__notes__", ()):
+                    error.add_note(note)
             raise
 
     def parts(self, works: Iterable[Callable[[], T]], at_once: int = 0) -> Sequence[T]:

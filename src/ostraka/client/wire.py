@@ -1,8 +1,7 @@
 """Requests over the wire: kept connections, retries, a certificate that is known, and an end when somebody interrupts.
 
 A request is sent again when no answer came or the server said that it could not (5xx): every body can be read again,
-and every request of S3 that we send may be repeated. Not when nobody ever answered here: then the URL is wrong, or no
-server runs. Between two attempts lies a pause that doubles and has jitter.
+and every request of S3 that we send may be repeated. Between two attempts lies a pause that doubles and has jitter.
 """
 
 import http.client
@@ -25,6 +24,7 @@ from ostraka.s3.checksums import ALGORITHMS, DEFAULT, encode
 CONNECT_SECONDS_MAX = 10.0
 SILENCE_SECONDS_MAX = 120.0
 ATTEMPTS_MAX = 6
+STRANGER_ATTEMPTS_MAX = 2  # where nobody ever answered: the URL is wrong, or no server runs
 PAUSE_SECONDS = 0.2  # before the second attempt; doubled before each further one
 AGAIN = frozenset((429, 500, 502, 503, 504))
 NOTHING = BytesBody(b"")
@@ -153,7 +153,8 @@ class Wire:
                 answer = self._once(method, path, query, given, body, digests.payload, sent, last_word)
             except (OSError, http.client.HTTPException) as e:
                 sent.undo()
-                if not self._again(patient, attempt, last_word) or not (self._answered or _mid_way(e)):
+                patient = patient and (self._answered or attempt < STRANGER_ATTEMPTS_MAX)
+                if not self._again(patient, attempt, last_word):
                     raise self._gone(e) from None
                 continue
             if answer.status not in AGAIN or not self._again(patient, attempt, last_word):
@@ -327,11 +328,6 @@ def _send(connection: Connection, body: Body, sent: _Count) -> OSError | None:
     if size != body.size:
         raise Truncated(f"a body of {body.size} bytes gave {size}", reason="body")
     return None
-
-
-def _mid_way(error: Exception) -> bool:
-    """Whether a server was there, and broke off."""
-    return isinstance(error, http.client.HTTPException | ConnectionResetError | BrokenPipeError)
 
 
 def _host_header(address: Address) -> str:
