@@ -26,6 +26,7 @@ corrupt, forbidden) are four kinds here, from the disk up to the HTTP status.
 map (kind, reason) to their protocol's codes in one table each. The message is for people and no contract.
 """
 
+import errno
 from typing import ClassVar
 
 
@@ -102,3 +103,18 @@ class Refused(OstrakaError):
 
 class NotSupported(OstrakaError):
     """Understood and not built; nothing was done."""
+
+
+_OF_THE_PATH = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS))
+
+
+def of_system(error: OSError) -> OstrakaError:
+    """What the system refused, where only our own kinds can be told (from process to process): a path that will never
+    do is Refused, a full disk is Full, and all else may be otherwise later."""
+    where = f"{error.filename}: " if error.filename else ""
+    message = f"{where}{error.strerror or error}"
+    if error.errno in _OF_THE_PATH:
+        return Refused(message, reason="os")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Full(message, reason="os")
+    return Unavailable(message, reason="os")

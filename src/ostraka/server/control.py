@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from ostraka.errors import Invalid, OstrakaError
+from ostraka.errors import Invalid, OstrakaError, of_system
 from ostraka.limits import LIMITS, Limits
 from ostraka.server.asking import short_path
 from ostraka.store.operations import AT_ONCE, OPERATIONS, Progress
@@ -113,10 +113,9 @@ class ControlServer:
                 say({"result": await self._in_turn(operation(self._store, progress, **request.arguments), progress)})
         except (ValueError, TypeError, msgspec.MsgspecError) as e:
             say({"error": "Invalid", "reason": "request", "message": str(e)})
-        except OstrakaError as e:
-            say({"error": type(e).__name__, "reason": e.reason, "message": e.message})
-        except OSError as e:
-            say({"error": "Unavailable", "reason": "os", "message": str(e)})
+        except (OstrakaError, OSError) as e:
+            told = of_system(e) if isinstance(e, OSError) else e
+            say({"error": type(told).__name__, "reason": told.reason, "message": told.message})
         except Exception as e:  # a mistake of our own: whoever asked is told, and so is the log
             log.exception("a command failed")
             say({"error": "OstrakaError", "reason": "internal", "message": f"the command failed: {e!r}; see the log"})

@@ -18,7 +18,7 @@ import msgspec
 import uvloop
 
 from ostraka.config import AccountSetting, ServeConfig
-from ostraka.errors import Exists, Invalid, OstrakaError
+from ostraka.errors import Exists, Invalid, OstrakaError, of_system
 from ostraka.host import Host
 from ostraka.http import Server
 from ostraka.jobs.scheduler import Scheduler
@@ -217,10 +217,8 @@ class FirstWord:
 
 def _told(error: OstrakaError | OSError) -> tuple[str, str, str]:
     """Kind, message and reason of what went wrong, to be raised anew in the supervisor."""
-    if isinstance(error, OstrakaError):
-        return type(error).__name__, error.message, error.reason
-    where = f"{error.filename}: " if error.filename else ""
-    return "Unavailable", f"{where}{error.strerror or error}", "os"
+    told = of_system(error) if isinstance(error, OSError) else error
+    return type(told).__name__, told.message, told.reason
 
 
 async def _until_asked_to_stop(store: Store) -> None:
