@@ -18,6 +18,7 @@ COMMANDS = {
     "bucket": ("ostraka.cli.bucket", "bucket"),
     "ls": ("ostraka.cli.ls", "ls"),
     "cp": ("ostraka.cli.cp", "cp"),
+    "sync": ("ostraka.cli.sync", "sync"),
     "cat": ("ostraka.cli.cat", "cat"),
     "rm": ("ostraka.cli.rm", "rm"),
     "disk": ("ostraka.cli.disk", "disk"),

@@ -76,13 +76,15 @@ class Teller:
         self._statuses.add(status)
         click.echo(f"ostraka: {printable(text)}", err=True)
 
-    def summary(self) -> None:
-        """What it all came to, where it was more than one thing."""
+    def summary(self, unchanged: int | None = None) -> None:
+        """What it all came to, where it was more than one thing. ``unchanged``: so many had nothing to be done."""
         if self._json:
             counts = dict(sorted(self.counts.items()))
-            show_json({"done": counts, "bytes": self.bytes, "failed": self.failed, "dry_run": self._dry})
-        elif not self._quiet and self.counts.total() + self.failed > 1:
+            total = {"done": counts, "bytes": self.bytes, "failed": self.failed, "dry_run": self._dry}
+            show_json(total if unchanged is None else {**total, "unchanged": unchanged})
+        elif not self._quiet and (self.counts.total() + self.failed > 1 or unchanged is not None):
             parts = [f"{count} {_PAST.get(verb, verb)}" for verb, count in sorted(self.counts.items())]
+            parts += [f"{unchanged} unchanged"] if unchanged is not None else []
             words = ", ".join(parts) or "nothing done"
             size = f" ({human_size(self.bytes)})" if self.bytes else ""
             failed = f"; {self.failed} not" if self.failed else ""

@@ -8,7 +8,10 @@
     answers.py    beneath s3.py: XML, and S3's errors as the kinds of errors.py
     bodies.py     what is sent, as often as it has to be
     transfer.py   one object: upload, download, copy, each verified end to end
+    verifying.py  what was read is what was stored
+    actions.py    what is to be done with one object
     walk.py       a directory as the keys that it would have, in their order
+    sync.py       what has to be done so that two sides are alike
     crew.py       many of them at once, until all are done or somebody interrupts
 
 S3 is spoken by a small client of our own over the standard library's http.client, and botocore is no dependency: the

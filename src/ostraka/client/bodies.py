@@ -5,7 +5,6 @@ from pathlib import Path
 
 from ostraka.errors import Truncated
 from ostraka.host import Buffer, File
-from ostraka.s3.checksums import ALGORITHMS, DEFAULT, encode
 
 PIECE_SIZE = 1 << 20
 
@@ -41,11 +40,3 @@ class FileBody:
                 raise Truncated(f"{self._path} became shorter while it was read: give the command again")
             yield view[:read]
             done += read
-
-
-def checksum_of(pieces: Iterator[Buffer], algorithm: str = DEFAULT) -> str:
-    """Base64."""
-    sum_ = ALGORITHMS[algorithm].new()
-    for piece in pieces:
-        sum_.update(piece)
-    return encode(sum_.digest())

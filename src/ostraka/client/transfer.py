@@ -17,14 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from ostraka.client.bodies import BytesBody, FileBody, checksum_of
+from ostraka.client.bodies import BytesBody, FileBody
 from ostraka.client.crew import Crew
 from ostraka.client.types import Attributes, Client, Info, Part, Upload, place
 from ostraka.client.verifying import Verifier
 from ostraka.errors import Conflict, Full, Invalid, OstrakaError, TooLarge, Truncated
 from ostraka.host import File, Host
 from ostraka.limits import LIMITS, MIB
-from ostraka.s3.checksums import DEFAULT, checksum
 
 WHOLE_SIZE_MAX = 8 * MIB  # a file up to this is sent in one request
 RANGE_SIZE = 16 * MIB
@@ -250,16 +249,6 @@ class Transfer:
                 )
                 self._complete(upload, self._crew.parts(works))
         self._crew.tell(info.size)
-
-
-def checksum_of_file(path: Path, host: Host) -> str:
-    """CRC64NVME of a file, as the store has it of an object."""
-    file = host.files.open(path)
-    try:
-        size = file.size()
-        return checksum_of(FileBody(file, path, 0, size).pieces()) if size else checksum(DEFAULT, b"")
-    finally:
-        file.close()
 
 
 def _regular(path: Path) -> os.stat_result:
