@@ -1,13 +1,11 @@
-"""What a program with boto3 does, run by the Python of any boto3: one job on standard input, its result out.
+"""What a program with boto3 does, run by the Python of any boto3.
 
 Knows nothing of Ostraka. A client here is made with an endpoint and nothing else, as users make it.
 """
 
 import hashlib
 import io
-import json
 import ssl
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -271,9 +269,3 @@ def empty(url, bucket):
         s3.put_object(Bucket=bucket, Key=f"empty/{i}", Body=io.BytesIO(body))
     for i, body in enumerate(bodies):
         assert s3.get_object(Bucket=bucket, Key=f"empty/{i}")["Body"].read() == body
-
-
-if __name__ == "__main__":
-    job = json.load(sys.stdin)
-    result = globals()[job["step"]](job["url"], **job["arguments"])
-    json.dump(result, sys.stdout)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -70,11 +70,15 @@ class Endpoint:
         pages = self.boto().get_paginator("list_objects_v2").paginate(Bucket=bucket)
         return [o["Key"] for page in pages for o in page.get("Contents", [])]
 
-    def held(self, bucket: str) -> dict[str, str]:
-        """SHA-256 of every object in the bucket by its key, as an independent reader finds them."""
+    def bodies(self, bucket: str) -> Iterator[tuple[str, bytes]]:
+        """Every object in the bucket, key and content, as an independent reader finds them."""
         boto = self.boto()
-        bodies = {key: boto.get_object(Bucket=bucket, Key=key)["Body"].read() for key in self.keys(bucket)}
-        return {key: hashlib.sha256(body).hexdigest() for key, body in bodies.items()}
+        for key in self.keys(bucket):
+            yield key, boto.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+    def held(self, bucket: str) -> dict[str, str]:
+        """SHA-256 of every object in the bucket by its key."""
+        return {key: hashlib.sha256(body).hexdigest() for key, body in self.bodies(bucket)}
 
     def requests(self, bucket: str, operation: str = "", *, at_least: int = 1) -> list[dict[str, Any]]:
         """The access log's lines of that bucket, once there are that many."""
@@ -86,6 +90,10 @@ class Endpoint:
                 return found
             assert time.monotonic() < deadline, f"{len(found)} of {at_least} {operation} requests are in the log"
             time.sleep(0.02)
+
+    def sent(self, bucket: str) -> list[dict[str, Any]]:
+        """The access log's lines of requests that brought content of objects into the bucket."""
+        return [r for r in self.requests(bucket) if r["operation"] in ("PutObject", "UploadPart") and r["received"]]
 
     def framings(self, bucket: str, operation: str) -> set[str]:
         """How the bodies of that operation came."""

@@ -11,7 +11,7 @@ import pytest
 from client_endpoint import Endpoint
 
 REPOSITORY = Path(__file__).parents[2]
-SCRIPT = Path(__file__).with_name("boto_script.py")
+STEP = Path(__file__).with_name("client_step.py")
 SECONDS_MAX = 300
 
 
@@ -54,23 +54,37 @@ class Tool(Protocol):
         ...
 
 
-class Boto:
-    """boto3 of a certain age, in a process of its own, doing what a program of its users would."""
+class Script:
+    """A program of a Python client's users: functions of a script, run in the environment where that client is."""
+
+    def __init__(self, environment: str, script: str, framing: dict[str, str]) -> None:
+        self.framing = framing
+        self._python = REPOSITORY / environment / "bin" / "python"
+        self._script = Path(__file__).with_name(script)
+
+    def do(self, endpoint: Endpoint, step: str, *, trusting: bool = True, **arguments: Any) -> Any:
+        """Run a function of the script, which fails by an exception; returns its result.
+
+        If not trusting, nobody tells the client of the authority that signed the server's certificate.
+        """
+        job = {"script": str(self._script), "url": endpoint.url, "step": step, "arguments": arguments}
+        env = endpoint.environment()
+        if not trusting:
+            env = {k: v for k, v in env.items() if k not in ("AWS_CA_BUNDLE", "SSL_CERT_FILE")}
+            env["AWS_MAX_ATTEMPTS"] = "1"
+        return json.loads(run([needs(self._python), "-P", str(STEP)], env, text=json.dumps(job)))
+
+
+class Boto(Script):
+    """boto3 of a certain age."""
 
     name_bytes_max = 255
     file_count = 2000
     cannot_name: frozenset[str] = frozenset()
 
     def __init__(self, name: str, environment: str, framing: dict[str, str]) -> None:
+        super().__init__(environment, "boto_script.py", framing)
         self.name = name
-        self.framing = framing
-        self._python = REPOSITORY / environment / "bin" / "python"
-
-    def do(self, endpoint: Endpoint, step: str, **arguments: Any) -> Any:
-        """Run a function of boto_script.py, which fails by an exception; returns its result."""
-        job = {"url": endpoint.url, "step": step, "arguments": arguments}
-        out = run([needs(self._python), "-P", str(SCRIPT)], endpoint.environment(), text=json.dumps(job))
-        return json.loads(out)
 
     def up(self, endpoint: Endpoint, root: Path, bucket: str) -> None:
         self.do(endpoint, "up", root=str(root), bucket=bucket)
@@ -148,6 +162,9 @@ class Rclone:
 
 OLD = {"http": "SHA256", "https": "UNSIGNED-PAYLOAD"}
 NEW = {"http": "SHA256", "https": "STREAMING-UNSIGNED-PAYLOAD-TRAILER"}  # since checksums are sent by default
+SIGNED = {"http": "SHA256", "https": "SHA256"}  # the body's hash under the signature, always
+UNSIGNED = {"http": "UNSIGNED-PAYLOAD", "https": "UNSIGNED-PAYLOAD"}
+TRAILER = {"http": "STREAMING-UNSIGNED-PAYLOAD-TRAILER", "https": "STREAMING-UNSIGNED-PAYLOAD-TRAILER"}
 BOTO_NEWEST = Boto("boto3", ".venv", NEW)
 BOTO_134 = Boto("boto3-1.34", ".venv-boto134", OLD)
 AWS_PYPI = AwsCli("awscli", REPOSITORY / ".venv-awscli" / "bin" / "aws", NEW)
@@ -155,4 +172,13 @@ AWS_DEBIAN = AwsCli("awscli-debian", Path("/usr/bin/aws"), OLD)
 RCLONE = Rclone()
 BOTOS = [BOTO_NEWEST, BOTO_134]
 AWS_CLIS = [AWS_PYPI, AWS_DEBIAN]
+AIOBOTOCORE = Script(".venv-data", "aiobotocore_script.py", NEW)
+S3FS = Script(".venv-data", "s3fs_script.py", NEW)
+MINIO = Script(".venv-data", "minio_script.py", OLD)
+OBSTORE = Script(".venv-data", "obstore_script.py", SIGNED)
+DUCKDB = Script(".venv-data", "duckdb_script.py", SIGNED)
+PYARROW = Script(".venv-data", "pyarrow_script.py", TRAILER)
+POLARS = Script(".venv-data", "polars_script.py", UNSIGNED)
+DELTALAKE = Script(".venv-data", "deltalake_script.py", SIGNED)
+PYICEBERG = Script(".venv-data", "pyiceberg_script.py", TRAILER)  # with pyarrow; with s3fs it is as s3fs
 TOOLS: list[Tool] = [*BOTOS, *AWS_CLIS, RCLONE]

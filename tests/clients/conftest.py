@@ -29,9 +29,12 @@ def endpoint(
 
 
 @pytest.fixture
-def bucket(request: pytest.FixtureRequest, endpoint: Endpoint) -> str:
-    """A new bucket, named after the client whose test this is."""
+def bucket(request: pytest.FixtureRequest, endpoint: Endpoint) -> Iterator[str]:
+    """A new bucket, named after the client whose test this is. Nothing that is asked of it may be refused as malformed,
+    unknown or unavailable."""
     client = request.path.stem.removeprefix("test_").replace("_", "-")
     name = f"{client}-{zlib.crc32(request.node.name.encode()):08x}"
     endpoint.boto().create_bucket(Bucket=name)
-    return name
+    yield name
+    failed = [r for r in endpoint.requests(name) if r["status"] >= 500 or r["status"] in (400, 403)]
+    assert not failed, failed[:3]
