@@ -1,0 +1,56 @@
+"""docs/clients.md says what the tests do: its snippets are theirs, and its table is what they assert."""
+
+import re
+
+from client_tools import (
+    AIOBOTOCORE,
+    AWS_DEBIAN,
+    AWS_PYPI,
+    BOTO_134,
+    BOTO_NEWEST,
+    DELTALAKE,
+    DUCKDB,
+    MINIO,
+    OBSTORE,
+    POLARS,
+    PYARROW,
+    RCLONE,
+    REPOSITORY,
+    S3FS,
+)
+
+PAGE = (REPOSITORY / "docs" / "clients.md").read_text()
+WORDS = {
+    "SHA256": "hash in the signature",
+    "UNSIGNED-PAYLOAD": "unsigned",
+    "STREAMING-UNSIGNED-PAYLOAD-TRAILER": "unsigned, checksum in a trailer",
+}
+NAMES = {
+    "boto3 1.34": BOTO_134,
+    "Debian's AWS CLI": AWS_DEBIAN,
+    "boto3": BOTO_NEWEST,
+    "AWS CLI": AWS_PYPI,
+    "aiobotocore": AIOBOTOCORE,
+    "s3fs": S3FS,
+    "minio-py": MINIO,
+    "obstore": OBSTORE,
+    "DuckDB": DUCKDB,
+    "pyarrow": PYARROW,
+    "polars": POLARS,
+    "deltalake": DELTALAKE,
+    "rclone": RCLONE,
+}
+
+
+def test_every_snippet_is_what_a_test_runs() -> None:
+    snippets = re.findall(r"```python\n# (tests/clients/\w+\.py)\n(.*?)```", PAGE, re.S)
+    assert len(snippets) == PAGE.count("```python")
+    for path, text in snippets:
+        assert text in (REPOSITORY / path).read_text(), f"{path} does not do this:\n{text}"
+
+
+def test_the_table_says_the_framing_that_the_tests_assert() -> None:
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.startswith("| ")]
+    said = {name: (row[2], row[3]) for row in rows for name in row[0].split(", ")}
+    for name, client in NAMES.items():
+        assert said[name] == (WORDS[client.framing["http"]], WORDS[client.framing["https"]]), name
