@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ostraka.backends import Backend, LocalBackend, MemoryBackend
+from ostraka.backends import Backend, LocalBackend, MemoryBackend, ResilientBackend
 from ostraka.testing.backends import CASES, Case
 
 
@@ -30,3 +30,13 @@ def test_local(case: Case, tmp_path: Path) -> None:
             yield backend
 
     asyncio.run(case(local))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_resilient(case: Case, tmp_path: Path) -> None:
+    @asynccontextmanager
+    async def resilient() -> AsyncIterator[Backend]:
+        async with ResilientBackend(LocalBackend(tmp_path / "root")) as backend:
+            yield backend
+
+    asyncio.run(case(resilient))

@@ -105,7 +105,7 @@ def count_while_being_killed(root: Path, seed: int, kills: int) -> None:
 
 @pytest.mark.timeout(300)
 def test_eight_processes_that_are_killed_lose_no_increment(tmp_path: Path, seed: int) -> None:
-    count_while_being_killed(tmp_path, seed, 10)
+    count_while_being_killed(tmp_path, seed, 7)
 
 
 @pytest.mark.slow

@@ -27,9 +27,12 @@ from ostraka.backends.backend import (
 from ostraka.backends.configs import Secret, from_config, known_types, register
 from ostraka.backends.local import LocalBackend
 from ostraka.backends.memory import MemoryBackend
+from ostraka.backends.resilience import BreakerState, Resilience, ResilientBackend, Statistics
+from ostraka.backends.wrapper import Operation
 
 __all__ = [
     "Backend",
+    "BreakerState",
     "Capability",
     "Copies",
     "DeleteFailure",
@@ -39,15 +42,19 @@ __all__ = [
     "ListsDirectories",
     "LocalBackend",
     "MemoryBackend",
+    "Operation",
     "Partial",
     "Presigns",
     "Reading",
     "RemovesDirectories",
+    "Resilience",
+    "ResilientBackend",
     "Resumes",
     "Secret",
     "Sink",
     "Source",
     "Stat",
+    "Statistics",
     "WritesConditionally",
     "from_config",
     "known_types",
