@@ -12,7 +12,7 @@ class S5cmd:
 
     name = "s5cmd"
     name_bytes_max = 245
-    file_count = 500
+    file_count = 300
     # it quotes them for its own command language and does not read them back
     cannot_name = frozenset({"tab\there", "zero\u200bwidth", "\u00a0non-breaking\u2028line"})
     framing: ClassVar = {"http": "SHA256", "https": "SHA256"}
