@@ -22,7 +22,11 @@ def __getattr__(name: str) -> Any:
 
         return InUse
     if name in ("open", "open_async"):
-        from ostraka import library
+        from ostraka import library  # raises NotSupported where it cannot work
 
         return library.open_store if name == "open" else library.open_async
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

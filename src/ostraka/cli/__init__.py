@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ostraka import __version__
+from ostraka import __version__, machine
 from ostraka.cli.output import Terminated, friendly
 
 COMMANDS = {
@@ -60,4 +60,5 @@ def command() -> None:
 def main(args: list[str] | None = None, **extra: Any) -> None:
     """The entry point: runs a command; errors become one line and the exit status that output.py lists."""
     with friendly():
+        machine.check()
         sys.exit(command.main(args=args, prog_name="ostraka", standalone_mode=False, **extra))

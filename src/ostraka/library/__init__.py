@@ -12,9 +12,13 @@ returns, what it wrote is on stable storage on every disk in service; whoever is
 Knows nothing of HTTP. One process owns a store: another one that opens or serves it gets `StoreInUse` with its pid.
 """
 
-from ostraka.library.aio import AsyncBucket, AsyncReader, AsyncStore, open_async
-from ostraka.library.blocking import Bucket, Reader, Store, Upload, open_store
-from ostraka.library.uploads import AsyncUpload
+from ostraka import machine
+
+machine.check()  # before anything is imported that is only there on Linux
+
+from ostraka.library.aio import AsyncBucket, AsyncReader, AsyncStore, open_async  # noqa: E402
+from ostraka.library.blocking import Bucket, Reader, Store, Upload, open_store  # noqa: E402
+from ostraka.library.uploads import AsyncUpload  # noqa: E402
 
 __all__ = [
     "AsyncBucket",

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ostraka import machine
 from ostraka.testing.processes import ServerProcess
 
 REGION = "us-east-1"
@@ -75,8 +76,9 @@ def serve(*arguments: str, directories: Sequence[str | os.PathLike[str]] = (), w
     """``ostraka serve`` on a free port of the loopback interface, ready when the context opens, gone when it closes.
 
     ``directories``: where the store lies and stays (several: disks); without, a temporary one. ``arguments``: more
-    flags of ``ostraka serve``. Raises ServerFailed, with the log, if it does not become ready.
+    flags of ``ostraka serve``. Raises ServerFailed, with the log, if it does not become ready; NotSupported off Linux.
     """
+    machine.check()
     with contextlib.ExitStack() as stack:
         paths = [Path(d) for d in directories]
         if not paths:
