@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ostraka.backends import Backend, LocalBackend, MemoryBackend, ResilientBackend
+from ostraka.backends import Backend, LocalBackend, MemoryBackend, MeteredBackend, ResilientBackend
 from ostraka.testing.backends import CASES, Case
 
 
@@ -33,10 +33,10 @@ def test_local(case: Case, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_resilient(case: Case, tmp_path: Path) -> None:
+def test_metered_and_resilient(case: Case, tmp_path: Path) -> None:
     @asynccontextmanager
     async def resilient() -> AsyncIterator[Backend]:
-        async with ResilientBackend(LocalBackend(tmp_path / "root")) as backend:
+        async with MeteredBackend(ResilientBackend(LocalBackend(tmp_path / "root")), "local") as backend:
             yield backend
 
     asyncio.run(case(resilient))

@@ -27,6 +27,7 @@ from ostraka.backends.backend import (
 from ostraka.backends.configs import Secret, from_config, known_types, register
 from ostraka.backends.local import LocalBackend
 from ostraka.backends.memory import MemoryBackend
+from ostraka.backends.metered import MeteredBackend, metrics_for
 from ostraka.backends.resilience import BreakerState, Resilience, ResilientBackend, Statistics
 from ostraka.backends.wrapper import Operation
 
@@ -42,6 +43,7 @@ __all__ = [
     "ListsDirectories",
     "LocalBackend",
     "MemoryBackend",
+    "MeteredBackend",
     "Operation",
     "Partial",
     "Presigns",
@@ -58,6 +60,7 @@ __all__ = [
     "WritesConditionally",
     "from_config",
     "known_types",
+    "metrics_for",
     "register",
     "require",
 ]

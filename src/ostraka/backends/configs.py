@@ -22,6 +22,7 @@ Making = Callable[[Mapping[str, Any]], Backend]
 _TYPES: Final[dict[str, tuple[str, str]]] = {  # imported when wanted: the remote ones need packages that are an extra
     "local": ("ostraka.backends.local", "LocalBackend"),
     "memory": ("ostraka.backends.memory", "MemoryBackend"),
+    "metered": ("ostraka.backends.metered", "MeteredBackend"),
     "resilient": ("ostraka.backends.resilience", "ResilientBackend"),
 }
 _registered: dict[str, Making] = {}
