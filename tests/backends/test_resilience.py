@@ -103,6 +103,20 @@ def test_trouble_is_asked_again_until_it_is_over(reason: str) -> None:
     asyncio.run(main())
 
 
+def test_a_rival_is_no_trouble_and_leaves_nothing_in_doubt() -> None:
+    async def main() -> None:
+        rig = Rig(failures_max=1)
+        etag = await rig.store.write("a", b"1")
+        rig.faults.order("write-if", Fault.BEFORE, times=2, error=error(Conflict, "rival"))
+        await rig.backend.write_if("a", b"2", match=etag)
+        rig.faults.order("write-if", Fault.BEFORE, error=error(Conflict, "rival"))
+        with pytest.raises(PreconditionFailed):
+            await rig.backend.write_if("a", b"3", match=etag)
+        assert rig.backend.state is BreakerState.CLOSED
+
+    asyncio.run(main())
+
+
 ANSWERS = [
     *(error(Absent, "path"), error(PreconditionFailed, "changed"), error(Invalid, "path"), error(Forbidden, "access")),
     *(

@@ -54,16 +54,23 @@ class Verdict(enum.Enum):
 
 
 def verdict_of(error: BaseException) -> Verdict:
-    if is_passing(error) or (isinstance(error, Unavailable) and error.reason == "unknown"):
+    if is_trouble(error):
         return Verdict.ILL
     if isinstance(error, Absent | PreconditionFailed | Conflict | Exists):
         return Verdict.WELL
     return Verdict.NOTHING
 
 
+def is_trouble(error: BaseException) -> bool:
+    """Whether the store, or the way to it, is in trouble."""
+    return isinstance(error, Unavailable) and error.reason not in ("closed", "circuit")
+
+
 def is_passing(error: BaseException) -> bool:
-    """Whether the same call may succeed in a moment."""
-    return isinstance(error, Unavailable) and error.reason not in ("closed", "circuit", "unknown")
+    """Whether the same call may succeed in a moment. A store that told two rivals apart did nothing for one of them."""
+    if isinstance(error, Conflict):
+        return error.reason == "rival"
+    return is_trouble(error) and getattr(error, "reason", "") != "unknown"
 
 
 def is_doubtful(error: BaseException) -> bool:
