@@ -2,11 +2,10 @@
 
 import shutil
 from pathlib import Path
-from typing import ClassVar
 from urllib.parse import urlsplit
 
 from client_endpoint import Endpoint
-from client_tools import needs, run
+from client_tools import SIGNED, needs, run
 
 
 class S3cmd:
@@ -16,7 +15,7 @@ class S3cmd:
     name_bytes_max = 240
     file_count = 150
     cannot_name = frozenset({"tab\there"})  # it writes control characters as ^I
-    framing: ClassVar = {"http": "SHA256", "https": "SHA256"}
+    framing = SIGNED
 
     def do(self, endpoint: Endpoint, *words: str, text: str | None = None) -> str:
         """Run it; its output."""

@@ -1,10 +1,9 @@
 """s5cmd, whose configuration is the AWS environment."""
 
 from pathlib import Path
-from typing import ClassVar
 
 from client_endpoint import Endpoint
-from client_tools import REPOSITORY, needs, run
+from client_tools import REPOSITORY, SIGNED, needs, run
 
 
 class S5cmd:
@@ -15,7 +14,7 @@ class S5cmd:
     file_count = 300
     # it quotes them for its own command language and does not read them back
     cannot_name = frozenset({"tab\there", "zero\u200bwidth", "\u00a0non-breaking\u2028line"})
-    framing: ClassVar = {"http": "SHA256", "https": "SHA256"}
+    framing = SIGNED
 
     def do(self, endpoint: Endpoint, *words: str, text: str | None = None) -> str:
         """Run it; its output."""

@@ -2,6 +2,9 @@
 
 import re
 
+from client_restic import Restic
+from client_s3cmd import S3CMD
+from client_s5cmd import S5CMD
 from client_tools import (
     AIOBOTOCORE,
     AWS_DEBIAN,
@@ -24,6 +27,7 @@ WORDS = {
     "SHA256": "hash in the signature",
     "UNSIGNED-PAYLOAD": "unsigned",
     "STREAMING-UNSIGNED-PAYLOAD-TRAILER": "unsigned, checksum in a trailer",
+    "STREAMING-AWS4-HMAC-SHA256-PAYLOAD": "signed piece by piece",
 }
 NAMES = {
     "boto3 1.34": BOTO_134,
@@ -39,6 +43,9 @@ NAMES = {
     "polars": POLARS,
     "deltalake": DELTALAKE,
     "rclone": RCLONE,
+    "s3cmd": S3CMD,
+    "s5cmd": S5CMD,
+    "restic": Restic,
 }
 
 

@@ -1,35 +1,13 @@
 """restic at its daily work: backup, check of every byte, restore, forget and prune, over HTTP and HTTPS."""
 
-import shutil
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from client_endpoint import Endpoint
-from client_tools import needs, run
+from client_restic import PREFIX, Restic
 from client_tree import Tree, assert_same, digests
 
 pytestmark = pytest.mark.timeout(300)
-PREFIX = "backups/of a&b"
-
-
-class Restic:
-    """restic of Debian, its repository in a bucket."""
-
-    framing: ClassVar = {"http": "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "https": "UNSIGNED-PAYLOAD"}
-
-    def __init__(self, endpoint: Endpoint, bucket: str, cache: Path) -> None:
-        self.env = endpoint.environment() | {
-            "RESTIC_REPOSITORY": f"s3:{endpoint.url}/{bucket}/{PREFIX}",
-            "RESTIC_PASSWORD": "owl to Athens",
-            "RESTIC_CACHE_DIR": str(cache),
-        }
-        self.env.pop("SSL_CERT_FILE", None)
-        self._trust = ["--cacert", endpoint.bundle] if endpoint.bundle else []
-
-    def do(self, *words: str) -> str:
-        """Run it; its output."""
-        return run([needs(shutil.which("restic") or "/usr/bin/restic"), *self._trust, *words], self.env)
 
 
 def test_a_tree_is_backed_up_changed_checked_restored_and_forgotten(

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from client_endpoint import Endpoint
+from client_tools import NEW
 
 pytestmark = pytest.mark.timeout(300)
 KEY = "network/terraform.tfstate"
-FRAMING = {"http": "SHA256", "https": "STREAMING-UNSIGNED-PAYLOAD-TRAILER"}
 
 
 class Locked(Exception):
@@ -121,7 +121,7 @@ def test_state_is_kept_by_workspace_locked_while_it_changes_and_its_versions_sta
     assert oldest["ContentType"] == "application/json"
     boto.copy_object(Bucket=bucket, Key=KEY, CopySource={"Bucket": bucket, "Key": KEY, "VersionId": states[-1]})
     assert endpoint.held(bucket) == {KEY: hashlib.sha256(body).hexdigest()}
-    assert endpoint.framings(bucket, "PutObject") == {FRAMING[endpoint.scheme]}
+    assert endpoint.framings(bucket, "PutObject") == {NEW[endpoint.scheme]}
 
 
 def test_of_many_runs_at_once_exactly_one_has_the_lock_and_no_change_is_lost(endpoint: Endpoint, bucket: str) -> None:
