@@ -30,8 +30,9 @@ class SharedWords:
                 self.words[i] = fill
 
 
-class SharedEpoch:
-    """nodes.membership.EpochWord in shared memory; bumped only under the membership's lock file."""
+class SharedCount:
+    """A number in shared memory that only grows. The epoch's is bumped only under the membership's lock file, that of
+    the root account's changes only by the process that owns the store."""
 
     __slots__ = ("_words",)
 
@@ -128,11 +129,12 @@ class Incarnations:
 class Shared:
     """Everything that the processes of one store share in memory. ``rows``: one for each process."""
 
-    __slots__ = ("_epoch_lock", "board", "epoch", "incarnations", "pins", "rows")
+    __slots__ = ("_epoch_lock", "board", "epoch", "incarnations", "pins", "root_changes", "rows")
 
     def __init__(self, rows: int, board: Board) -> None:
         self.rows = rows
-        self.epoch = SharedEpoch()
+        self.epoch = SharedCount()
+        self.root_changes = SharedCount()
         self.pins = SharedWords(rows, 1, NOBODY)
         self.incarnations = Incarnations(rows)
         self.board = board

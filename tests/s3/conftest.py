@@ -26,10 +26,10 @@ from ostraka.host import Host
 from ostraka.http import Request, Server, bind
 from ostraka.limits import KIB, LIMITS, MIB
 from ostraka.objects.store import ObjectStore
-from ostraka.s3.accounts import StateAccounts
 from ostraka.s3.app import AccessRecord, S3App
 from ostraka.s3.ops.call import Config
 from ostraka.state import MemoryState
+from ostraka.store.accounts import StateAccounts
 from ostraka.testing.memory_pool import MemoryPool
 
 ROOT = ("ROOTKEY", "root-secret")

@@ -4,8 +4,8 @@ import asyncio
 import re
 from pathlib import Path
 
-from ostraka.s3.accounts import StateAccounts
 from ostraka.state import MemoryState
+from ostraka.store.accounts import StateAccounts
 
 PAGE = Path(__file__).parents[2] / "docs" / "format" / "access-rows.md"
 

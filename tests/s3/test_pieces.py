@@ -9,7 +9,6 @@ from ostraka.http import Headers
 from ostraka.limits import LIMITS
 from ostraka.objects.types import Attributes, ObjectInfo
 from ostraka.s3 import cors
-from ostraka.s3.accounts import StateAccounts
 from ostraka.s3.errors import S3Error
 from ostraka.s3.ops import tags
 from ostraka.s3.ops.attributes import attributes_of, decode_metadata, encode_metadata
@@ -18,6 +17,7 @@ from ostraka.s3.ops.conditions import check_copy_source, check_read, write_condi
 from ostraka.s3.ops.listings import read_token, token
 from ostraka.s3.ops.ranges import parse_copy_range, parse_range
 from ostraka.s3.ops.times import http_date, parse_http_date
+from ostraka.store.accounts import StateAccounts
 
 
 def info(etag: str = "abc", modified: float = 1_000_000.7) -> ObjectInfo:

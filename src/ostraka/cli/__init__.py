@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ostraka import __version__, machine
-from ostraka.cli.output import Terminated, friendly
+from ostraka.cli.output import Terminated, friendly, show_log
 
 COMMANDS = {
     "serve": ("ostraka.cli.serve", "serve"),
@@ -21,6 +21,8 @@ COMMANDS = {
     "sync": ("ostraka.cli.sync", "sync"),
     "cat": ("ostraka.cli.cat", "cat"),
     "rm": ("ostraka.cli.rm", "rm"),
+    "account": ("ostraka.cli.account", "account"),
+    "credentials": ("ostraka.cli.credentials", "credentials"),
     "disk": ("ostraka.cli.disk", "disk"),
     "fsck": ("ostraka.cli.fsck", "fsck"),
     "version": ("ostraka.cli.version", "version"),
@@ -53,8 +55,11 @@ class LazyGroup(click.Group):
     epilog="Begin with: ostraka serve ./data",
 )
 @click.version_option(__version__, prog_name="ostraka")
-def command() -> None:
+@click.pass_context
+def command(ctx: click.Context) -> None:
     """Durable object storage: an S3 endpoint over the directories that you name."""
+    if ctx.invoked_subcommand != "serve":  # it has a log of its own
+        show_log("critical" if ctx.invoked_subcommand == "fsck" else "warning")  # fsck's findings are its output
 
 
 def main(args: list[str] | None = None, **extra: Any) -> None:

@@ -15,6 +15,8 @@ exit status says which of the answers it is that must never be confused (law 3):
 
 import contextlib
 import errno
+import logging
+import os
 import signal
 import sys
 import threading
@@ -81,6 +83,18 @@ def orderly() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def show_log(level: str) -> None:
+    """What the rooms below log from that level on goes to standard error, in our way of speaking; OSTRAKA_LOG_LEVEL
+    sets another level."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("ostraka: %(levelname)s: %(message)s"))
+    root = logging.getLogger("ostraka")
+    root.handlers[:] = [handler]
+    root.propagate = False
+    wanted = os.environ.get("OSTRAKA_LOG_LEVEL", level).upper()
+    root.setLevel(wanted if wanted in logging.getLevelNamesMapping() else level.upper())
 
 
 def status_of(error: BaseException) -> int:

@@ -37,9 +37,9 @@ from ostraka.objects.types import (
     WriteConditions,
 )
 from ostraka.objects.types import Bucket as BucketInfo
-from ostraka.s3.accounts import ROOT_NAME
 from ostraka.s3.digests import Digests, Expected
 from ostraka.s3.ops.call import valid_bucket_name
+from ostraka.store.accounts import ROOT_NAME
 from ostraka.store.store import TEND_SECONDS, Store, open_here
 
 log = logging.getLogger("ostraka.library")

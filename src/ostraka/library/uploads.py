@@ -11,8 +11,8 @@ from typing import Self
 from ostraka.errors import Absent
 from ostraka.library.bodies import Body, source_of
 from ostraka.objects.types import Attributes, CompletePart, ObjectInfo, PartInfo, Upload
-from ostraka.s3.accounts import ROOT_NAME
 from ostraka.s3.digests import Digests, Expected, of_parts
+from ostraka.store.accounts import ROOT_NAME
 from ostraka.store.store import Store
 
 PAGE = 1000

@@ -17,7 +17,6 @@ from ostraka.http import Headers, Request, Response
 from ostraka.limits import Limits
 from ostraka.objects.types import Account, DeleteMarker, Objects
 from ostraka.s3 import cors
-from ostraka.s3.accounts import Accounts
 from ostraka.s3.address import Address, resolve
 from ostraka.s3.auth import Authenticated, Secret, authenticate
 from ostraka.s3.checksums import BY_HEADER
@@ -29,6 +28,7 @@ from ostraka.s3.ops.times import http_date
 from ostraka.s3.query import Query, parse_query
 from ostraka.s3.route import PREFLIGHT, route
 from ostraka.s3.xml import error_document
+from ostraka.store.accounts import Accounts
 
 _log = logging.getLogger("ostraka.s3")
 BUCKET_NAME_MAX = 255  # characters; no bucket that was ever made here has more than 63

@@ -23,13 +23,13 @@ from ostraka.host import Host
 from ostraka.http import Server
 from ostraka.jobs.scheduler import Scheduler
 from ostraka.limits import Limits
-from ostraka.s3.accounts import ROOT_NAME, StateAccounts
 from ostraka.s3.app import S3App
 from ostraka.s3.ops.call import Config, valid_bucket_name
 from ostraka.server.control import ControlServer
 from ostraka.server.observe import Observer
 from ostraka.server.supervisor import INDEX_LOST
 from ostraka.shared import Shared
+from ostraka.store.accounts import ROOT_NAME
 from ostraka.store.recovery import Recovered
 from ostraka.store.store import TEND_SECONDS, Serving, Store, open_owner, open_worker
 
@@ -54,10 +54,9 @@ def worker_main(
         store.state.on_index_lost = _abandon
         observer = Observer(config, store)
         try:
-            accounts = StateAccounts(store.state, store.keys.root_access_key, store.keys.root_secret_key)
             app = S3App(
                 store.objects,
-                accounts,
+                store.accounts,
                 limits,
                 host,
                 Config(region=config.region, domains=config.domain),
@@ -122,6 +121,7 @@ def owner_main(
     async def _work(store: Store) -> None:
         store.state.on_index_lost = _abandon
         store.serving = serving
+        shared.root_changes.bump()  # an owner before us may have died between a change and its telling
         store.held.take_others(store.membership.paths.values(), paths)  # an owner before us had locked them
         await apply_settings(config, store)
         control = ControlServer(store, limits)
@@ -156,10 +156,9 @@ async def apply_settings(config: ServeConfig, store: Store) -> None:
     if store.membership.read_only:
         log.warning("accounts and buckets of the settings are left as they are: %s", store.membership.read_only)
         return
-    accounts = StateAccounts(store.state, store.keys.root_access_key, store.keys.root_secret_key)
     for account in config.accounts:
-        await _put_account(accounts, account, store)
-    names = {name for name, _ in accounts.names()}
+        await _put_account(account, store)
+    names = {name for name, _ in store.accounts.names()}
     for bucket in config.buckets:
         if bucket.account and bucket.account not in names:
             raise Invalid(f"bucket {bucket.name}: there is no account {bucket.account!r}", reason="buckets")
@@ -172,10 +171,10 @@ async def apply_settings(config: ServeConfig, store: Store) -> None:
                 log.warning("bucket %s is owned by %s already, and stays so: not by %s", bucket.name, owner, wanted)
 
 
-async def _put_account(accounts: StateAccounts, account: AccountSetting, store: Store) -> None:
-    if account.access_key == store.keys.root_access_key:
+async def _put_account(account: AccountSetting, store: Store) -> None:
+    if account.access_key == store.accounts.root()[0].access_key:
         raise Invalid(f"account {account.name} has the access key of root: choose another", reason="accounts")
-    await accounts.put(account.name, account.access_key, account.secret_key)
+    await store.accounts.put(account.name, account.access_key, account.secret_key)
 
 
 def _abandon(why: str) -> None:

@@ -58,7 +58,7 @@ _OPAQUE = (
     object_rows.GATE,
     object_rows.PENDING,
     object_rows.INCARNATION,
-    b"a",  # accounts (s3/accounts.py, above this room): the state has verified the row's checksum
+    b"a",  # accounts (accounts.py): the state has verified the row's checksum
 )
 
 

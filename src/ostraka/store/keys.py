@@ -72,10 +72,15 @@ def decode(content: bytes, where: str) -> Keys:
         raise Corrupt(f"{where} is damaged: {e}", reason="keys") from None
 
 
+def new_pair(host: Host) -> tuple[str, str]:
+    """An access key and a secret key that nobody had before."""
+    access = "OSTRAKA" + "".join(ALPHABET[b % 32] for b in host.random(13))
+    return access, base64.b64encode(host.random(30)).decode()
+
+
 def create(store_id: bytes, host: Host, root: tuple[str, str] | None) -> Keys:
     """Fresh keys; ``root`` is (access key, secret key) if somebody chose them."""
-    access = "OSTRAKA" + "".join(ALPHABET[b % 32] for b in host.random(13))
-    secret = base64.b64encode(host.random(30)).decode()
+    access, secret = new_pair(host)
     return Keys(
         store_id=store_id.hex(),
         secret=base64.b64encode(host.random(SECRET_SIZE)).decode(),

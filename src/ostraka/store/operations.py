@@ -8,7 +8,8 @@ only look, and are answered while another is under way.
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from ostraka.store import disks, fsck
+from ostraka.store import credentials, disks, fsck
+from ostraka.store.accounts import ROOT_NAME
 from ostraka.store.disks import Progress
 from ostraka.store.store import Store
 
@@ -36,22 +37,43 @@ async def _endpoint(store: Store, progress: Progress) -> dict[str, Any]:
     serving = store.serving
     if serving is None:
         return {"url": None}
-    access_key, secret_key = store.keys.root_access_key, store.keys.root_secret_key
-    return {
-        "url": serving.url,
-        "certificate": serving.certificate,
-        "access_key": access_key,
-        "secret_key": secret_key,
-    }
+    return {"url": serving.url, "certificate": serving.certificate, **credentials.show(store, ROOT_NAME)}
+
+
+async def _account_ls(store: Store, progress: Progress) -> dict[str, Any]:
+    return credentials.list_accounts(store)
+
+
+async def _account_add(
+    store: Store, progress: Progress, *, name: str, access_key: str = "", secret_key: str = ""
+) -> dict[str, Any]:
+    return await credentials.add(store, name, access_key, secret_key)
+
+
+async def _account_rm(store: Store, progress: Progress, *, name: str, force: bool = False) -> dict[str, Any]:
+    return await credentials.remove(store, name, force)
+
+
+async def _credentials_show(store: Store, progress: Progress, *, name: str = ROOT_NAME) -> dict[str, Any]:
+    return credentials.show(store, name)
+
+
+async def _credentials_rotate(store: Store, progress: Progress, *, name: str = ROOT_NAME) -> dict[str, Any]:
+    return await credentials.rotate(store, name)
 
 
 Operation = Callable[..., Coroutine[Any, Any, dict[str, Any]]]
 
 OPERATIONS: dict[str, Operation] = {
+    "account-add": _account_add,
+    "account-ls": _account_ls,
+    "account-rm": _account_rm,
+    "credentials-rotate": _credentials_rotate,
+    "credentials-show": _credentials_show,
     "disk-ls": _disk_ls,
     "disk-replace": _disk_replace,
     "disk-forget": _disk_forget,
     "endpoint": _endpoint,
     "fsck": _fsck,
 }
-AT_ONCE = frozenset({"disk-ls", "endpoint"})
+AT_ONCE = frozenset({"account-ls", "credentials-show", "disk-ls", "endpoint"})

@@ -48,6 +48,7 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
     missing: dict[int, str]  # why
     index: str  # directory of the state's index
     keys: Keys
+    root_given: bool  # root's keys are those of this run, whatever is stored
     formatted: bool
     warnings: list[str]
 

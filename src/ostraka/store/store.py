@@ -32,8 +32,12 @@ from ostraka.state.engine import OnCopyFailed
 from ostraka.state.opening import open_owner as open_state_owner
 from ostraka.state.opening import open_shared as open_state_shared
 from ostraka.state.truth import Copy
+from ostraka.store.accounts import StateAccounts, stored_root
 from ostraka.store.guard import Admission
+from ostraka.store.keys import NAME as KEYS_NAME
 from ostraka.store.keys import Keys
+from ostraka.store.keys import encode as encode_keys
+from ostraka.store.keys import write as write_keys
 from ostraka.store.recovery import INDEX, STATE, Held, Recovered, hold, survey_and_judge, take_in
 
 log = logging.getLogger("ostraka.store")
@@ -76,6 +80,13 @@ class Store:
         self.host = host
         self.limits = limits
         self.keys: Keys = recovered.keys
+        self.accounts = StateAccounts(
+            state,
+            self.keys.root_access_key,
+            self.keys.root_secret_key,
+            root_given=recovered.root_given,
+            changes=shared.root_changes,
+        )
         self.serving: Serving | None = None  # set by the one process that answers for the service
         self.held = Held(host)
         self.threads = ThreadPoolExecutor(max(THREADS_MIN, 4 * (os.cpu_count() or 1)), "ostraka")
@@ -180,7 +191,8 @@ def open_owner(
             paths={n: str(p) for n, p in members.paths.items()},
             missing=opening.missing,
             index=str(index),
-            keys=keys,
+            keys=keys if root is not None else _rotated(keys, state, members, host),
+            root_given=root is not None,
             formatted=formatted,
             warnings=opening.warnings,
         )
@@ -190,6 +202,24 @@ def open_owner(
         raise
     store.held = held
     return store
+
+
+def _rotated(keys: Keys, state: EmbeddedState, members: Membership, host: Host) -> Keys:
+    """The keys with root's as the state has them, if they were rotated; files that a crash left behind follow."""
+    stored = stored_root(state)
+    if stored is None:
+        return keys
+    keys = msgspec.structs.replace(keys, root_access_key=stored[0], root_secret_key=stored[1], generated=True)
+    wanted = encode_keys(keys)
+    for member in members.epoch.members:
+        path = members.paths.get(member.number)
+        if member.state and member.up and path is not None:
+            try:
+                if host.files.read(path / KEYS_NAME) != wanted:
+                    write_keys(keys, [path], host)
+            except OSError as e:
+                log.error("%s: root's new keys are not written there: %s", path, e)
+    return keys
 
 
 def _recover_state(
