@@ -55,10 +55,10 @@ def test_mark_of_the_shard_index_page(tmp_path: Path) -> None:
 
 def test_lock_page(tmp_path: Path) -> None:
     content = hex_example("lock.md")
-    with hold([tmp_path], Host(), make=False):
+    with hold([tmp_path], Host(), make=True):
         assert (tmp_path / LOCK).read_bytes() == content.replace(b"4711", str(os.getpid()).encode())
         (tmp_path / LOCK).write_bytes(content)
-        with pytest.raises(InUse, match="by process 4711"), hold([tmp_path], Host(), make=False):
+        with pytest.raises(InUse, match="by process 4711"), hold([tmp_path], Host(), make=True):
             pass
-    with hold([tmp_path], Host(), make=False):
+    with hold([tmp_path], Host(), make=True):
         pass  # what is left of a lock bars nobody
