@@ -13,7 +13,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from program import Program, one_line
 
-from ostraka.store import keys as keyring
+from ostraka.nodes import keys as keyring
 from ostraka.testing.processes import ServerProcess, s3_client
 
 GENERATED = {"OSTRAKA_ROOT_ACCESS_KEY": "", "OSTRAKA_ROOT_SECRET_KEY": ""}

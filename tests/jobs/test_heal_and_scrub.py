@@ -13,9 +13,9 @@ from ostraka.jobs.ground import Budget
 from ostraka.jobs.heal import Heal
 from ostraka.jobs.records import HEAL_KEY, HURT, SCRUB_KEY, HealRecord, HurtRow, ScrubRecord, decode, encode, hurt_key
 from ostraka.jobs.scrub import Scrub
+from ostraka.nodes.keys import NAME
 from ostraka.pools.types import Stripe
 from ostraka.state import prefix_end
-from ostraka.store.keys import NAME
 from ostraka.store.store import STATE, Store
 
 
@@ -122,6 +122,20 @@ async def test_a_lost_copy_of_the_state_is_made_anew_with_the_keys_beside_it(tmp
     wipe(paths[1])
     async with opened(paths[2:]) as store:  # two of six are lost, and the copy that was made is enough
         await contents.check(store)
+
+
+async def test_keys_that_are_damaged_on_one_disk_are_not_what_a_new_copy_gets(tmp_path: Path, seed: int) -> None:
+    """They were still JSON, and were copied unseen."""
+    contents = Contents(seed)
+    paths = directories(tmp_path, 6)
+    async with opened(paths) as store:
+        await contents.fill(store, 1)
+    wipe(paths[0])
+    whole = (paths[2] / NAME).read_bytes()
+    async with opened(paths[1:]) as store:
+        (paths[1] / NAME).write_bytes(whole.replace(b'"root_secret_key": "', b'"root_secret_key": "x'))
+        await Heal(store).run_once(budget(store))
+        assert (paths[3] / NAME).read_bytes() == whole
 
 
 @pytest.mark.parametrize("disks", [1, 4])

@@ -8,8 +8,7 @@ import pytest
 
 from ostraka.errors import InUse
 from ostraka.host import Host
-from ostraka.nodes import recovery, superblock
-from ostraka.store import keys
+from ostraka.nodes import keys, recovery, superblock
 from ostraka.store.recovery import LOCK, hold
 
 FORMATS = Path(__file__).parents[2] / "docs" / "format"

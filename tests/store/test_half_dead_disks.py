@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from ostraka.host import File, Host, SystemFiles
-from ostraka.nodes import superblock
+from ostraka.nodes import keys, superblock
 from ostraka.state import Mutation, Put
-from ostraka.store import keys
 from ostraka.store.store import Store, open_here
 
 

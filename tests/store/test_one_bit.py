@@ -10,8 +10,7 @@ import pytest
 from xxhash import xxh3_64_digest
 
 from ostraka.errors import Corrupt, Refused
-from ostraka.nodes import superblock
-from ostraka.store import keys
+from ostraka.nodes import keys, superblock
 
 FORMATS = Path(__file__).parents[2] / "docs" / "format"
 

@@ -12,13 +12,13 @@ import msgspec
 
 from ostraka.errors import OstrakaError
 from ostraka.jobs.ground import Ground, finish, in_thread
+from ostraka.nodes import keys
 from ostraka.nodes.superblock import Epoch, Member
 from ostraka.state.truth import Copy
 
 log = logging.getLogger("ostraka.jobs")
 
 STATE = "state"  # the directory on a disk that carries a copy (store.store.STATE)
-KEYS = "keys.json"  # goes with every copy (store.keys.NAME)
 
 
 def carriers(epoch: Epoch) -> list[Member]:
@@ -68,16 +68,18 @@ async def make_copy(ground: Ground, member: Member, *, override: bool = False) -
 
 
 def _carry_keys(ground: Ground, path: Path) -> None:
+    """The file from the first disk that has it whole: one that is damaged must not become two."""
     files, membership = ground.host.files, ground.membership
-    problem: OSError | None = None
+    problem: OSError | OstrakaError | None = None
     for carrier in carriers(membership.epoch):
         try:
-            content = files.read(membership.paths[carrier.number] / KEYS)
-            msgspec.json.decode(content)
-        except (OSError, KeyError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            problem = error if isinstance(error, OSError) else OSError(str(error))
+            source = membership.paths[carrier.number] / keys.NAME
+            content = files.read(source)
+            keys.decode(content, str(source))
+        except (OSError, KeyError, OstrakaError) as error:
+            problem = OSError(str(error)) if isinstance(error, KeyError) else error
             continue
-        files.publish(path / KEYS, content, mode=0o600)
+        files.publish(path / keys.NAME, content, mode=0o600)
         return
     raise problem or OSError("no disk carries the state")
 

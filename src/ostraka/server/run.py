@@ -18,12 +18,12 @@ from ostraka.errors import Invalid, OstrakaError, Unavailable
 from ostraka.host import Host
 from ostraka.limits import LIMITS, Limits
 from ostraka.log import AccessLog, setup
+from ostraka.nodes.keys import NAME as KEYS_NAME
 from ostraka.s3 import checksums
 from ostraka.server.observe import METRICS
 from ostraka.server.supervisor import Child, Supervisor, bind
 from ostraka.server.worker import owner_main, worker_main
 from ostraka.shared import Shared
-from ostraka.store.keys import NAME as KEYS_NAME
 from ostraka.store.recovery import Recovered, hold
 from ostraka.store.store import Serving, new_shared
 

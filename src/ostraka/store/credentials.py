@@ -13,7 +13,7 @@ import msgspec
 from ostraka.errors import Exists, OstrakaError, Refused
 from ostraka.jobs import state_copies
 from ostraka.jobs.ground import in_thread
-from ostraka.store import keys as keyring
+from ostraka.nodes import keys as keyring
 from ostraka.store.accounts import ROOT_NAME, no_account
 from ostraka.store.store import Store
 

@@ -29,7 +29,7 @@ from ostraka.jobs import heal, state_copies
 from ostraka.jobs.ground import Budget, in_thread, within
 from ostraka.jobs.heal import Heal
 from ostraka.jobs.stripes import Mended, Named
-from ostraka.nodes import superblock
+from ostraka.nodes import keys, superblock
 from ostraka.nodes.local import LocalDisk
 from ostraka.nodes.opening import HARMLESS
 from ostraka.nodes.superblock import Member
@@ -41,7 +41,7 @@ log = logging.getLogger("ostraka.store")
 Progress = Callable[[str, int, int | None], None]
 
 MARKER = "adopting"  # in a directory that `disk replace` has begun to adopt: it holds nothing of anybody
-OURS = frozenset({MARKER, "segments", "shards", "state", state_copies.KEYS})
+OURS = frozenset({MARKER, "segments", "shards", "state", keys.NAME})
 _PIECE_SECONDS = 0.5
 _PIECE_ROWS = 5000
 

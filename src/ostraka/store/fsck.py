@@ -25,13 +25,13 @@ from ostraka.jobs.ground import in_thread, together
 from ostraka.jobs.liveness import liveness
 from ostraka.jobs.scrub import scrub_state
 from ostraka.jobs.stripes import Named, describe, mend, pages, read_named
+from ostraka.nodes import keys as keyring
 from ostraka.nodes import recovery, superblock
 from ostraka.nodes.local import LocalDisk
 from ostraka.nodes.superblock import Epoch, Member, Superblock
 from ostraka.objects import check as objects_check
 from ostraka.objects import rows as object_rows
 from ostraka.pools.types import ShardHealth
-from ostraka.store import keys as keyring
 from ostraka.store.disks import Progress
 from ostraka.store.references import check_counters
 from ostraka.store.store import Store

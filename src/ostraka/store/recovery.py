@@ -21,15 +21,15 @@ import msgspec
 
 from ostraka.errors import Refused, Unavailable
 from ostraka.host import Host
+from ostraka.nodes import keys as keyring
 from ostraka.nodes import opening as openings
 from ostraka.nodes import superblock
+from ostraka.nodes.keys import Keys
 from ostraka.nodes.membership import Membership
 from ostraka.nodes.superblock import Epoch, Member
 from ostraka.shared import Shared
 from ostraka.state.seed import format_copy
 from ostraka.state.truth import Copy
-from ostraka.store import keys as keyring
-from ostraka.store.keys import Keys
 
 log = logging.getLogger("ostraka.store")
 

@@ -20,6 +20,10 @@ from ostraka.host import Host
 from ostraka.jobs.damage import DamageJournal
 from ostraka.limits import LIMITS, Limits
 from ostraka.metrics import Board, Metric
+from ostraka.nodes.keys import NAME as KEYS_NAME
+from ostraka.nodes.keys import Keys
+from ostraka.nodes.keys import encode as encode_keys
+from ostraka.nodes.keys import write as write_keys
 from ostraka.nodes.local import LocalDisk
 from ostraka.nodes.membership import Membership
 from ostraka.nodes.opening import Opening
@@ -34,10 +38,6 @@ from ostraka.state.opening import open_shared as open_state_shared
 from ostraka.state.truth import Copy
 from ostraka.store.accounts import StateAccounts, stored_root
 from ostraka.store.guard import Admission
-from ostraka.store.keys import NAME as KEYS_NAME
-from ostraka.store.keys import Keys
-from ostraka.store.keys import encode as encode_keys
-from ostraka.store.keys import write as write_keys
 from ostraka.store.recovery import INDEX, STATE, Held, Recovered, hold, survey_and_judge, take_in
 
 log = logging.getLogger("ostraka.store")

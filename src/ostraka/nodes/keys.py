@@ -19,7 +19,7 @@ from blake3 import blake3
 from ostraka.errors import Corrupt, Refused
 from ostraka.host import Host
 
-log = logging.getLogger("ostraka.store")
+log = logging.getLogger("ostraka.nodes")
 
 NAME = "keys.json"
 VERSION = 1

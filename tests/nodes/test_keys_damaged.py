@@ -4,7 +4,7 @@ import pytest
 
 from ostraka.errors import Corrupt
 from ostraka.host import Host
-from ostraka.store import keys
+from ostraka.nodes import keys
 
 
 def test_keys_that_are_no_text_any_more_are_corrupt() -> None:
