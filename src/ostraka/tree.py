@@ -11,18 +11,20 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, NamedTuple, Self
 
 from ostraka.host import SystemFile
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_NOWHERE = Path()  # files are named within their directory only
 _COPY_BYTES_MAX = 1 << 30  # asked of the kernel in one call
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """What the file system says of a name or of an open file. Times are nanoseconds since 1970."""
 
     kind: str  # "file", "directory", "link", "other"
@@ -33,9 +35,11 @@ class Status:
     linked: bool  # whether any name leads to it still
 
 
+_KINDS: Final = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
+
+
 def _status(s: os.stat_result) -> Status:
-    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
-    kind = kinds.get(stat.S_IFMT(s.st_mode), "other")
+    kind = _KINDS.get(stat.S_IFMT(s.st_mode), "other")
     return Status(kind, s.st_size, s.st_mtime_ns, s.st_ctime_ns, (s.st_dev, s.st_ino), s.st_nlink > 0)
 
 
@@ -88,16 +92,23 @@ def _send(source: int, target: int, offset: int) -> int:
 class Directory:
     """An open directory. To be closed by whoever got it; a context closes it at its end."""
 
-    __slots__ = ("_fd", "identity")
+    __slots__ = ("_fd", "_identity")
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self.identity = _status(os.fstat(fd)).identity
+        self._identity: tuple[int, int] | None = None
 
     @classmethod
     def at(cls, root: Path) -> Self:
         """The root of a tree; links on the way to it are followed."""
         return cls(os.open(root, _DIRECTORY & ~os.O_NOFOLLOW))
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode: as long as it is open, no other directory has the same."""
+        if self._identity is None:
+            self._identity = _status(os.fstat(self._fd)).identity
+        return self._identity
 
     def enter(self, name: str) -> Self:
         """The directory of that name in this one. ENOENT if it is absent, ENOTDIR if it is none, ELOOP for a link."""
@@ -120,16 +131,15 @@ class Directory:
 
     def create(self, name: str) -> TreeFile:
         """A new file, for reading and writing; EEXIST if there is one."""
-        return self._opened(os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=self._fd))
+        return self._opened(os.open(name, _NEW, 0o666, dir_fd=self._fd))
 
     def open(self, name: str, *, write: bool = False) -> TreeFile:
         """A file that is there. Never waits for who reads or writes a pipe."""
-        flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        return self._opened(os.open(name, flags, dir_fd=self._fd))
+        return self._opened(os.open(name, _WRITE if write else _READ, dir_fd=self._fd))
 
     def _opened(self, fd: int) -> TreeFile:
         """Where a subclass puts its own kind of file."""
-        return TreeFile(fd, Path())
+        return TreeFile(fd, _NOWHERE)
 
     def status(self, name: str) -> Status | None:
         """What is at the name itself, of a link the link; None if nothing is."""

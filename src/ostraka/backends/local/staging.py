@@ -93,7 +93,6 @@ class Staged:
             if not self._over:
                 self._over = True
                 self.file.close()
-                self.directory.close()
 
     def discard(self) -> None:
         """Close it, and take its staging name away."""
@@ -110,44 +109,40 @@ class Staging:
     def __init__(self, place: Place, host: Host, directories_held_max: int) -> None:
         self._place = place
         self._host = host
-        self._ready = False
+        self._parts: dict[str, Directory] = {}
         self._mutex = threading.Lock()
         self._settled = Settled(directories_held_max)
 
     # -- staging names
 
-    def enter(self, part: str) -> Directory:
-        """One of the directories "writes", "uploads", "locks"; made when it is first wanted."""
+    def part(self, name: str) -> Directory:
+        """One of the directories "writes", "uploads", "locks", made when the first is wanted. Ours to close."""
         with self._mutex:
-            if not self._ready:
-                self._prepare()
-                self._ready = True
-        return self._place.enter([RESERVED, part])
+            if not self._parts:
+                self._parts = self._prepared()
+            return self._parts[name]
 
-    def _prepare(self) -> None:
+    def _prepared(self) -> dict[str, Directory]:
+        parts = {}
         with self._place.enter_root() as root:
             root.make(RESERVED)
             with root.enter(RESERVED) as reserved:
-                for part in ("writes", "uploads", "locks"):
-                    reserved.make(part)
+                for name in ("writes", "uploads", "locks"):
+                    reserved.make(name)
+                    parts[name] = reserved.enter(name)
                 reserved.sync()
                 _check_names_differ(reserved, self._host.random(4).hex())
             root.sync()
-        with self._place.enter([RESERVED, "writes"]) as writes:
-            sweep(writes, lambda status: True)
+        sweep(parts["writes"], lambda status: True)
+        return parts
 
     def create(self) -> Staged:
         """A new and empty one, with a name that nobody else has."""
+        directory = self.part("writes")
         while True:
-            directory = self.enter("writes")
             name = self._host.random(16).hex()
-            try:
-                file = directory.create(name)
-            except BaseException:
-                directory.close()
-                raise
-            staged = Staged(directory, name, file)
-            if file.lock(wait=False) and file.status().linked:
+            staged = Staged(directory, name, directory.create(name))
+            if staged.file.lock(wait=False) and staged.file.status().linked:
                 return staged
             staged.keep()  # swept in the moment before it was locked
 
@@ -283,19 +278,22 @@ class Staging:
         return True
 
     def close(self) -> None:
+        """Directories that a thread is still using are closed when it is done with them."""
+        with self._mutex:
+            self._parts = {}
         self._settled.close()
 
     # -- locks and times
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[TreeFile]:
-        with self.enter("locks") as locks:
-            try:
-                lock = locks.open(name, write=True)
-            except FileNotFoundError:
-                with contextlib.suppress(FileExistsError):
-                    locks.create(name).close()
-                lock = locks.open(name, write=True)
+        locks = self.part("locks")
+        try:
+            lock = locks.open(name, write=True)
+        except FileNotFoundError:
+            with contextlib.suppress(FileExistsError):
+                locks.create(name).close()
+            lock = locks.open(name, write=True)
         try:
             lock.lock()
             yield lock

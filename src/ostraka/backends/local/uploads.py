@@ -5,6 +5,7 @@ What of them reached the disk before a power cut is not remembered but looked at
 and says its length and hash. Who appends or publishes has it locked, so that there is one at a time.
 """
 
+import contextlib
 import hashlib
 
 from ostraka.backends.backend import Partial
@@ -30,11 +31,10 @@ class Uploads:
 
     def partial(self, path: str, token: str) -> Partial | None:
         """What is there, on stable storage."""
-        with self._staging.enter("uploads") as directory:
-            try:
-                file = directory.open(name_of(path, token))
-            except FileNotFoundError:
-                return None
+        try:
+            file = self._staging.part("uploads").open(name_of(path, token))
+        except FileNotFoundError:
+            return None
         try:
             file.sync_data()
             return self._measured(file)
@@ -44,13 +44,8 @@ class Uploads:
     def begin(self, path: str, token: str, offset: int) -> Staged:
         """Its file, ours alone, to be written from ``offset`` on. Conflict (reason "offset") if that is not its length
         or somebody else has it."""
-        directory = self._staging.enter("uploads")
-        try:
-            name = name_of(path, token)
-            file = self._mine(directory, name, path, create=offset == 0)
-        except BaseException:
-            directory.close()
-            raise
+        directory, name = self._staging.part("uploads"), name_of(path, token)
+        file = self._mine(directory, name, path, create=offset == 0)
         staged = Staged(directory, name, file)
         if file.size() != offset:
             message = f"{path}: the upload has {file.size()} bytes, and cannot go on at {offset}"
@@ -79,16 +74,10 @@ class Uploads:
 
     def promote(self, path: str, token: str, turn: Turn, size: int, sha256: str) -> str:
         """Publish it if it has that length and hash. Absent (reason "upload"), Corrupt, Conflict."""
-        directory = self._staging.enter("uploads")
-        name = name_of(path, token)
+        directory, name = self._staging.part("uploads"), name_of(path, token)
         if directory.status(name) is None:
-            directory.close()
             raise Absent(f"{path}: there is no such upload", reason="upload")
-        try:
-            staged = Staged(directory, name, self._mine(directory, name, path, create=False))
-        except BaseException:
-            directory.close()
-            raise
+        staged = Staged(directory, name, self._mine(directory, name, path, create=False))
         try:
             if staged.file.size() != size:
                 raise Corrupt(f"{path}: the upload has {staged.file.size()} bytes, and should have {size}")
@@ -110,17 +99,12 @@ class Uploads:
 
     def abandon(self, path: str, token: str) -> None:
         """Its file is gone. Who is appending to it goes on into nothing."""
-        with self._staging.enter("uploads") as directory:
-            try:
-                directory.unlink(name_of(path, token))
-            except FileNotFoundError:
-                return
+        with contextlib.suppress(FileNotFoundError):
+            self._staging.part("uploads").unlink(name_of(path, token))
 
     def sweep(self, older_than: float) -> int:
         """Remove what nobody has locked or touched for so many seconds, of uploads and of other staging files."""
         newest = (self._clock.time() - older_than) * 1e9
-        count = 0
-        for part in ("uploads", "writes"):
-            with self._staging.enter(part) as directory:
-                count += sweep(directory, lambda status: status.modified <= newest)
-        return count
+        return sum(
+            sweep(self._staging.part(part), lambda status: status.modified <= newest) for part in ("uploads", "writes")
+        )

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ostraka.backends.resilience.breaker import Breaker, BreakerStatistics
 from ostraka.backends.resilience.policy import Resilience, Verdict, verdict_of
@@ -73,7 +73,9 @@ class Calls:
         seconds = self.timeout_of(operation)
         if seconds is None:
             return await call
-        task = asyncio.ensure_future(call)
+        if isinstance(call, asyncio.Future) and not isinstance(call, asyncio.Task):
+            return await _in_time(cast("asyncio.Future[T]", call), seconds, _late(operation, seconds))
+        task: asyncio.Future[T] = asyncio.ensure_future(call)
         try:
             before = moves and moves()
             while not (await asyncio.wait([task], timeout=seconds))[0]:
@@ -87,7 +89,7 @@ class Calls:
             raise
         if task.done() and not task.cancelled():
             return task.result()
-        raise Unavailable(f"no answer to {operation.value} within {seconds:g} s", reason="timeout")
+        raise _late(operation, seconds)
 
     async def hedged(self, begin: Callable[[], Awaitable[T]], undo: Callable[[T], object] = lambda _: None) -> T:
         """The first good answer of two, of which the second is asked only when the first one is late. ``undo`` gets
@@ -130,6 +132,24 @@ class Calls:
     async def close(self) -> None:
         if self._stragglers:
             await asyncio.wait(self._stragglers, timeout=GRACE_SECONDS)
+
+
+def _late(operation: Operation, seconds: float) -> Unavailable:
+    return Unavailable(f"no answer to {operation.value} within {seconds:g} s", reason="timeout")
+
+
+async def _in_time(future: "asyncio.Future[T]", seconds: float, late: Unavailable) -> T:
+    """A future that somebody else is to set: nothing is cancelled, it is only not waited for any longer."""
+
+    def give_up() -> None:
+        if not future.done():
+            future.set_exception(late)
+
+    timer = asyncio.get_running_loop().call_later(seconds, give_up)
+    try:
+        return await future
+    finally:
+        timer.cancel()
 
 
 def _look_away(task: "asyncio.Future[Any]") -> None:

@@ -1,5 +1,6 @@
 """A reading that goes on where it broke off, as long as what is read is still there."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
@@ -47,6 +48,18 @@ class ResumedReading:
         def opening() -> AbstractAsyncContextManager[Reading]:
             return self._inner.open(self._path, offset=offset, size=size, if_match=if_match)
 
+        def begin() -> "asyncio.Future[Stat]":
+            self._feed = Feed(opening)
+            return self._feed.opened
+
+        if self._calls.resilience.hedge_seconds is None:
+            try:
+                self.stat = await self._calls.attempt(Operation.READ, begin)
+            except BaseException:
+                self._let_go()
+                raise
+            return
+
         async def one() -> Feed:
             feed = Feed(opening)
             try:
@@ -59,10 +72,7 @@ class ResumedReading:
         def undo(feed: Feed) -> None:
             self._calls.let_go(feed.task)
 
-        hedged = self._calls.resilience.hedge_seconds is not None
-        self._feed = await self._calls.attempt(
-            Operation.READ, (lambda: self._calls.hedged(one, undo)) if hedged else one
-        )
+        self._feed = await self._calls.attempt(Operation.READ, lambda: self._calls.hedged(one, undo))
         self.stat = self._feed.opened.result()
 
     async def pieces(self) -> AsyncIterator[Buffer]:
@@ -105,6 +115,11 @@ class ResumedReading:
             self._calls.statistics.resumed += 1
             return
         raise error
+
+    def _let_go(self) -> None:
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            self._calls.let_go(feed.task)
 
     async def close(self) -> None:
         feed, self._feed = self._feed, None
