@@ -133,6 +133,8 @@ class Staging:
                 reserved.sync()
                 _check_names_differ(reserved, self._host.random(4).hex())
             root.sync()
+        with contextlib.suppress(PermissionError):  # whoever made the root may not have synced its name
+            self._host.files.sync_directory(self._place.root.resolve().parent)
         sweep(parts["writes"], lambda status: True)
         return parts
 
@@ -313,7 +315,7 @@ class Staging:
             given = file.status().modified
             if given > last:
                 break
-        lock.pwritev([given.to_bytes(8, "big")], 0)
+        lock.pwritev([max(given, last).to_bytes(8, "big")], 0)
 
 
 def _lock_of(path: str) -> str:
