@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -343,6 +344,24 @@ def test_a_list_that_is_left_gives_its_directories_back(tmp_path: Path) -> None:
         for thread in [t for t in threading.enumerate() if t.name.startswith("ostraka-local")]:
             thread.join()
         assert len(os.listdir("/proc/self/fd")) <= before
+
+    asyncio.run(main())
+
+
+def test_a_batch_over_many_directories_holds_few_of_them_open(tmp_path: Path) -> None:
+    async def main() -> None:
+        paths = [f"{n}/file" for n in range(1000)]
+        for path in paths:
+            (tmp_path / path).parent.mkdir()
+            (tmp_path / path).touch()
+        async with LocalBackend(tmp_path) as backend:
+            before = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 100, before[1]))
+            try:
+                assert await backend.delete_batch(paths) == []
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            assert await paths_of(backend) == []
 
     asyncio.run(main())
 

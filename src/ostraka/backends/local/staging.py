@@ -16,13 +16,12 @@ A staged file is locked as well, so that it is known to be in use as long as its
 """
 
 import contextlib
-import errno
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from ostraka.backends.local.directories import Settled, remove_empty
 from ostraka.backends.local.place import Place, check_regular, etag_of
 from ostraka.backends.local.threads import Turn
 from ostraka.backends.paths import RESERVED
@@ -33,6 +32,7 @@ from ostraka.tree import Directory, Status, TreeFile
 LOCKS: Final = 256
 REMOVING: Final = "directories"  # the lock that who removes directories holds, and who was in their way too often
 ATTEMPTS: Final = 3  # to publish into a directory that others remove while it is empty, before we take that lock
+DIRECTORIES_OPEN: Final = 64  # whose names a batch has changed and not synced yet
 STEPS: Final = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)  # nanoseconds that file systems tell apart
 FUTURE_MAX: Final = 24 * 3600 * 10**9  # nanoseconds: a time given out further ahead was a clock's mistake
 
@@ -226,25 +226,22 @@ class Staging:
     def delete_all(self, paths: list[str]) -> dict[str, OSError | OstrakaError]:
         """Delete each; those that failed. One directory is synced once for many."""
         failed: dict[str, OSError | OstrakaError] = {}
-        parents: dict[tuple[int, int], tuple[Directory, list[str]]] = {}
+        unsynced: dict[tuple[int, int], tuple[Directory, list[str]]] = {}
         for path in paths:
             try:
                 parent = self._unlinked(path, Turn(), unconditional)
             except (OSError, OstrakaError) as error:
                 failed[path] = error
                 continue
-            if parent is not None:
-                kept, of_it = parents.setdefault(parent.identity, (parent, []))
-                of_it.append(path)
-                if kept is not parent:
-                    parent.close()
-        for parent, of_it in parents.values():
-            with parent:
-                try:
-                    parent.sync()
-                except OSError as error:
-                    failed.update(dict.fromkeys(of_it, error))
-        return failed
+            if parent is None:
+                continue
+            kept, of_it = unsynced.setdefault(parent.identity, (parent, []))
+            of_it.append(path)
+            if kept is not parent:
+                parent.close()
+            elif len(unsynced) >= DIRECTORIES_OPEN:
+                failed |= _synced(unsynced)
+        return failed | _synced(unsynced)
 
     # -- directories
 
@@ -258,7 +255,7 @@ class Staging:
                 except FileNotFoundError:
                     here.make(name)
                     below = here.enter(name)
-                self._settled.settle(here, below)
+                self._settled.settle(here, name, below)
             finally:
                 here.close()
             here = below
@@ -269,10 +266,7 @@ class Staging:
         *names, last = path.split("/")
         try:
             with self._locked(REMOVING), self._place.enter(names) as parent:
-                with parent.enter(last) as here:
-                    if _holds_anything(here) or not _cleared(here):
-                        return False
-                if not _removed(parent, last):
+                if not remove_empty(parent, last):
                     return False
                 parent.sync()
         except (FileNotFoundError, NotADirectoryError):
@@ -322,32 +316,17 @@ def _lock_of(path: str) -> str:
     return f"{int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest(), 'big') % LOCKS:02x}"
 
 
-class Settled:
-    """Directories whose names are durable, all the way up. They are held open: as long as they are, no other directory
-    has their identity."""
-
-    def __init__(self, count_max: int) -> None:
-        self._count_max = count_max
-        self._held: OrderedDict[tuple[int, int], Directory] = OrderedDict()
-        self._mutex = threading.Lock()
-
-    def settle(self, parent: Directory, child: Directory) -> None:
-        """Make the child's name in the parent durable, unless it is known to be."""
-        with self._mutex:
-            if child.identity in self._held:
-                self._held.move_to_end(child.identity)
-                return
-        parent.sync()
-        with self._mutex:
-            if child.identity not in self._held:
-                self._held[child.identity] = child.again()
-            if len(self._held) > self._count_max:
-                self._held.popitem(last=False)[1].close()
-
-    def close(self) -> None:
-        with self._mutex:
-            while self._held:
-                self._held.popitem()[1].close()
+def _synced(unsynced: dict[tuple[int, int], tuple[Directory, list[str]]]) -> dict[str, OSError]:
+    """Sync and close the directories; the paths in those that could not be synced."""
+    failed: dict[str, OSError] = {}
+    while unsynced:
+        directory, paths = unsynced.popitem()[1]
+        with directory:
+            try:
+                directory.sync()
+            except OSError as error:
+                failed |= dict.fromkeys(paths, error)
+    return failed
 
 
 @contextlib.contextmanager
@@ -359,40 +338,6 @@ def _durable(path: str, condition: Condition) -> Iterator[None]:
         if condition is unconditional:
             raise
         raise Unavailable(f"{path}: it was changed, and may not last ({error.strerror})", reason="unknown") from error
-
-
-def _holds_anything(directory: Directory) -> bool:
-    """Whether anything but directories is in it, at any depth."""
-    for name, kind in directory.entries():
-        if kind != "directory":
-            return True
-        with contextlib.suppress(FileNotFoundError), directory.enter(name) as below:
-            if _holds_anything(below):
-                return True
-    return False
-
-
-def _cleared(directory: Directory) -> bool:
-    """Remove the directories in it; False as soon as one is not empty any more."""
-    for name, _ in list(directory.entries()):
-        with directory.enter(name) as below:
-            if not _cleared(below):
-                return False
-        if not _removed(directory, name):
-            return False
-    return True
-
-
-def _removed(parent: Directory, name: str) -> bool:
-    try:
-        parent.remove(name)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOTDIR):
-            return False
-        raise
-    return True
 
 
 def sweep(directory: Directory, wanted: Callable[[Status], bool]) -> int:
