@@ -12,6 +12,7 @@ from client_s3cmd import S3CMD
 
 pytestmark = pytest.mark.timeout(300)
 MIB = 1 << 20
+NOT_BUILT = {"PutObjectAcl"}  # after a copy it repeats the source's ACL, and lives with the refusal
 
 
 def test_info_of_a_bucket_and_of_an_object_tells_what_is_and_what_is_not_configured(
