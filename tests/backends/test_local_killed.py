@@ -115,12 +115,13 @@ def test_soak_eight_processes_that_are_killed_lose_no_increment(tmp_path: Path, 
 
 
 def check_streams(root: Path, told: dict[str, int]) -> None:
-    """At each path is a body that was written there whole, and none older than the last that was acknowledged."""
+    """Of these writers, at each path is a body that was written there whole, and none older than the last that was
+    acknowledged; and no killed one has left anything beside."""
 
     async def check() -> None:
         async with LocalBackend(root) as backend:
             found = {}
-            async for path in backend.list():
+            for path in [path for name in told async for path in backend.list(f"{name}/")]:
                 name, slot, *_ = path.split("/")
                 data = await backend.read(path)
                 number = int(data.split(b" ")[1])
@@ -143,7 +144,8 @@ def stream_while_being_killed(root: Path, seed: int, kills: int) -> None:
         process = Process("stream", root, f"w{number}")
         process.after(chance.randrange(1, 15))
         told[process.name] = max([int(line) for line in process.kill()], default=-1)
-        check_streams(root, told)
+        check_streams(root, {process.name: told[process.name]})
+    check_streams(root, told)
     assert max(told.values()) >= 0
 
 
