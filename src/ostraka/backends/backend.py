@@ -4,7 +4,9 @@ A backend keeps bytes under paths. Whatever lies below it - a directory, S3, Azu
 
 - a path is written whole or not at all: a reader sees the bytes before or the bytes after, never a mixture, and a
   write that returned is durable by the store's own promise (a local one has been synced: law 9);
-- every write gives the path a new ETag, also when the bytes are equal;
+- every write of other bytes gives the path another ETag; a write of equal bytes does so where NEW_ETAGS is claimed.
+  Elsewhere (S3) an ETag says which bytes are there, not which write: a condition on it holds again when the same bytes
+  have come back in the meantime. Whom that would mislead puts a counter or a nonce into the bytes;
 - a prefix is a string, not a directory: ``list("a/b")`` finds ``a/b``, ``a/bc`` and ``a/b/c``, in byte order;
 - every path that can be written is listed, and one that cannot be kept as it is is refused, never rewritten (paths.py);
 - absent is an answer: ``stat`` and ``exists`` say it with a value, reading raises Absent, deleting what is absent is
@@ -14,13 +16,14 @@ What not every store can do is a protocol of its own below, named in ``capabilit
 that protocol or raises NotSupported; so does a call of it on a backend that lacks it. Methods are coroutines of one
 event loop; errors are those of ostraka.errors with the reasons named here.
 
-Errors beyond Absent ("path"; "upload" for one that was never begun): Invalid ("path", "range", "config"), Forbidden
-("credentials", "access"), Unavailable ("connection", "throttled", "timeout", "service", "circuit", "closed"; "unknown"
-for a conditional call that may or may not have been the one that changed things), PreconditionFailed ("exists",
-"changed"), Truncated ("body": the source held fewer or more bytes than were declared, or the store ended early),
-Conflict ("path": a directory stands where a file should be, or a file on the way; "offset" of an upload), Full
-("disk"), Corrupt. What was asked by a call that raised Unavailable may have happened, or happen yet. What a source or a
-sink raises goes through as it is, and nothing was written.
+Errors beyond Absent ("path"; "upload" for one that was never begun): Invalid ("path", "range", "request", "config": a
+bucket that does not exist is that, and no absent path), Forbidden ("credentials", "access"), Unavailable ("connection",
+"throttled", "timeout", "service", "circuit", "closed"; "unknown" for a conditional call that may or may not have been
+the one that changed things), PreconditionFailed ("exists", "changed"), Truncated ("body": the source held fewer or more
+bytes than were declared, or the store ended early), Conflict ("path": a directory stands where a file should be, or a
+file on the way; "offset" of an upload; "rival": another write of the path was under way, and this one did nothing),
+Full ("disk"), Corrupt. What was asked by a call that raised Unavailable may have happened, or happen yet. What a source
+or a sink raises goes through as it is, and nothing was written.
 """
 
 import enum
@@ -78,7 +81,9 @@ class Capability(enum.Enum):
     CONDITIONAL_DELETE = "conditional-delete"
     COPY = "copy"
     PRESIGN = "presign"
-    PATH_CONFLICT = "path-conflict"  # a claim without a call: `a/b` and `a` cannot both be kept (Conflict, "path")
+    # claims without a call
+    PATH_CONFLICT = "path-conflict"  # `a/b` and `a` cannot both be kept (Conflict, "path")
+    NEW_ETAGS = "new-etags"  # every write gives a new ETag, that of equal bytes too
 
 
 class Backend(ABC):
@@ -106,8 +111,9 @@ class Backend(ABC):
     ) -> AbstractAsyncContextManager[Reading]:
         """The bytes from ``offset``, ``size`` of them or (None) up to the end, all of one version. A range that ends
         beyond the last byte ends with it; Invalid (reason "range") for an offset below 0 or beyond the end, while one
-        that equals the size reads nothing. PreconditionFailed (reason "changed") if the ETag is not ``if_match``;
-        Truncated if the store ended before it had sent all."""
+        that equals the size reads nothing. PreconditionFailed (reason "changed") if the ETag is not ``if_match``,
+        or from ``pieces`` if it is replaced while it is read and the store no longer has what was there; Truncated if
+        the store ended before it had sent all."""
 
     @abstractmethod
     async def stat(self, path: str) -> Stat | None:

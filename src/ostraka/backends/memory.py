@@ -43,6 +43,7 @@ class MemoryBackend(Backend):
                 Capability.CONDITIONAL,
                 Capability.CONDITIONAL_DELETE,
                 Capability.COPY,
+                Capability.NEW_ETAGS,
             }
         )
 

@@ -38,6 +38,7 @@ CAPABILITIES: Final = frozenset(
         Capability.CONDITIONAL_DELETE,
         Capability.COPY,
         Capability.PATH_CONFLICT,
+        Capability.NEW_ETAGS,
     }
 )
 

@@ -20,23 +20,40 @@ async def a_condition_holds_or_nothing_happens(backend: Backend) -> None:
     same((await stat_of(backend, "a")).etag, first, "the ETag of what was created")
     with refused(PreconditionFailed, "exists"):
         await conditional.write_if("a", b"2", match=None)
-    second = await conditional.write_if("a", b"1", match=first)
+    second = await conditional.write_if("a", b"3", match=first)
     same((await stat_of(backend, "a")).etag, second, "the ETag of what was replaced")
-    with refused(PreconditionFailed, "changed", what="an ETag of equal bytes written before"):
-        await conditional.write_if("a", b"3", match=first)
-    same(await backend.read("a"), b"1", "what is there")
-    third = await backend.write("a", b"1")
+    with refused(PreconditionFailed, "changed", what="an ETag of bytes written before"):
+        await conditional.write_if("a", b"4", match=first)
+    third = await backend.write("a", b"5")
     with refused(PreconditionFailed, "changed", what="an ETag from before a write without condition"):
-        await conditional.write_if("a", b"4", match=second)
+        await conditional.write_if("a", b"6", match=second)
+    same(await backend.read("a"), b"5", "what is there")
     await backend.delete("a")
     with refused(PreconditionFailed, "changed", what="the ETag of what was deleted"):
-        await conditional.write_if("a", b"5", match=third)
-    await conditional.write_if("a", b"1", match=None)
-    with refused(PreconditionFailed, "changed", what="the ETag of what was deleted and written anew"):
-        await conditional.write_if("a", b"6", match=third)
+        await conditional.write_if("a", b"7", match=third)
+    same(await listed(backend), [], "what is left")
     for path in ("", "../a"):
         with refused(Invalid, "path"):
             await conditional.write_if(path, b"", match=None)
+
+
+@case(Capability.NEW_ETAGS)
+async def equal_bytes_that_came_back_are_a_change(backend: Backend) -> None:
+    if Capability.CONDITIONAL not in backend.capabilities:
+        return
+    conditional = require(backend, WritesConditionally)
+    first = await backend.write("a", b"equal")
+    second = await conditional.write_if("a", b"equal", match=first)
+    with refused(PreconditionFailed, "changed", what="an ETag of equal bytes written before"):
+        await conditional.write_if("a", b"1", match=first)
+    third = await backend.write("a", b"equal")
+    with refused(PreconditionFailed, "changed", what="an ETag from before a write without condition"):
+        await conditional.write_if("a", b"2", match=second)
+    await backend.delete("a")
+    await conditional.write_if("a", b"equal", match=None)
+    with refused(PreconditionFailed, "changed", what="the ETag of what was deleted and written anew"):
+        await conditional.write_if("a", b"3", match=third)
+    same(await backend.read("a"), b"equal", "what is there")
 
 
 @case(Capability.CONDITIONAL, rivals=True)
@@ -79,11 +96,11 @@ async def of_many_who_count_nobody_is_forgotten(backend: Backend) -> None:
 async def what_was_changed_is_not_deleted(backend: Backend) -> None:
     conditional = require(backend, DeletesConditionally)
     await conditional.delete_if("a", match="no such etag")
-    old = await backend.write("a", b"equal")
-    new = await backend.write("a", b"equal")
+    old = await backend.write("a", b"old")
+    new = await backend.write("a", b"new")
     with refused(PreconditionFailed, "changed"):
         await conditional.delete_if("a", match=old)
-    same(await backend.read("a"), b"equal", "what is there")
+    same(await backend.read("a"), b"new", "what is there")
     for _ in range(2):
         await conditional.delete_if("a", match=new)
         same(await backend.stat("a"), None, "what was deleted")
