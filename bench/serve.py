@@ -252,7 +252,7 @@ def run(bench: Bench, layouts: list[int], workers: list[int | None], beside: boo
     if beside and bench.wanted("moto", "PUT 4 KiB", "GET 4 KiB", "PUT 100 KiB", "GET 100 KiB", "DELETE"):
         with moto() as target:
             if target is None:
-                bench.say("moto_server is not installed (scripts/install bench): not compared")
+                bench.say("moto_server is not installed (scripts/install): not compared")
             else:
                 target.make_bucket()
                 if "moto" in bench.only.lower():

@@ -129,5 +129,19 @@ class Limits:
     replay_rows_max: int = 100_000
     admin_request_bytes_max: int = 1 * MIB  # one request on the control socket
 
+    # -- remote stores (backends/remote, backends/s3, backends/azure), each backend for itself
+    remote_connections_max: int = 64  # requests at once; more wait
+    remote_connect_seconds_max: float = 10.0
+    remote_answer_seconds_max: float = 60.0  # until an answer begins, or its next bytes come
+    remote_rate_min: int = 64 * KIB  # a second: a body that is sent has this much longer
+    remote_document_bytes_max: int = 8 * MIB  # of an answer that is no object
+    remote_range_size: int = 8 * MIB  # a longer read is made of ranges
+    remote_ranges_ahead_max: int = 3  # ranges of one read that are fetched before they are wanted
+    remote_multipart_size_min: int = 100 * MIB  # what is this large, or of unknown size, is sent in parts
+    remote_part_size: int = 16 * MIB  # of the first parts; later ones are larger (uploads.py)
+    remote_parts_at_once_max: int = 4  # parts of one upload on their way
+    remote_upload_bytes_max: int = 256 * MIB  # held by all streams that are being sent
+    remote_batches_at_once_max: int = 4  # requests of one batch deletion
+
 
 LIMITS = Limits()

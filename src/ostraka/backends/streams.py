@@ -1,13 +1,13 @@
 """Sources and ranges, as every backend checks them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from ostraka.backends.backend import Source
 from ostraka.errors import Invalid, Truncated
 from ostraka.host import Buffer
 
 
-async def exactly(source: Source, size: int | None) -> AsyncIterator[Buffer]:
+async def exactly(source: Source, size: int | None) -> AsyncGenerator[Buffer, None]:
     """The pieces of the source; Truncated (reason "body") if they are not ``size`` bytes (None: any number)."""
     pieces = source() if callable(source) else source
     done = 0

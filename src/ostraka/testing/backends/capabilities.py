@@ -81,7 +81,8 @@ async def a_presigned_url_does_its_one_thing(backend: Backend) -> None:
 
 
 def _fetch(url: str, body: bytes | None = None) -> bytes:
-    headers = {"x-ms-blob-type": "BlockBlob"} if body is not None else {}  # Azure's demand; others do not look
-    request = urllib.request.Request(url, body, headers, method="GET" if body is None else "PUT")
+    headers = {"x-ms-blob-type": "BlockBlob", "content-type": "application/octet-stream"}  # the first Azure demands
+    request = urllib.request.Request(url, body, headers if body is not None else {})
+    request.method = "GET" if body is None else "PUT"
     with urllib.request.urlopen(request, timeout=30) as answer:
         return bytes(answer.read())

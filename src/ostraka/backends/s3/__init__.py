@@ -1,0 +1,1 @@
+"""The backend over a bucket of S3, or of what speaks as S3 does."""

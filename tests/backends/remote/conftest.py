@@ -1,0 +1,26 @@
+"""The stores that these tests run on, real ones, each started once for the session: `ostraka serve`, moto, Azurite."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from remote_services import Served, moto_server
+
+from ostraka.testing import Endpoint
+
+
+@pytest.fixture(scope="session")
+def own(ostraka_server: Endpoint) -> Served:
+    """`ostraka serve`, which honours every condition."""
+    return Served(ostraka_server.url, ostraka_server.access_key, ostraka_server.secret_key, conditional_deletes=True)
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Served]:
+    """moto's server. Its conditions are not atomic: one writer at a time."""
+    with moto_server() as served:
+        yield served

@@ -1,0 +1,94 @@
+"""Stores in processes of their own on loopback, and backends over them."""
+
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from ostraka.backends import Backend, Secret
+from ostraka.backends.s3.backend import S3Backend, S3Config
+from ostraka.backends.s3.credentials import Named
+from ostraka.testing.backends import Factory
+from ostraka.testing.processes import free_port, s3_client
+
+REPOSITORY = Path(__file__).parents[3]
+READY_SECONDS = 60.0
+
+
+class Served:
+    """An S3 endpoint with a bucket, for backends below prefixes of their own."""
+
+    def __init__(self, url: str, access_key: str, secret_key: str, **claims: bool) -> None:
+        self.url = url
+        self.access_key = access_key
+        self.secret_key = secret_key
+        self.claims = claims
+        self.variable = f"OSTRAKA_TEST_SECRET_{access_key.upper()}"
+        os.environ[self.variable] = secret_key
+        self.client = s3_client(url, access_key, secret_key)
+        self.bucket = self.new_bucket()
+
+    def new_bucket(self) -> str:
+        name = f"backends-{secrets.token_hex(6)}"
+        self.client.create_bucket(Bucket=name)
+        return name
+
+    def config(self, **fields: Any) -> S3Config:
+        keys = Named(access_key=self.access_key, secret_key=Secret(variable=self.variable))
+        given = {"bucket": self.bucket, "endpoint": self.url, "credentials": keys, **self.claims, **fields}
+        return S3Config(**given)
+
+    def empty(self, **fields: Any) -> Factory:
+        """Makes backends below a prefix that nobody else has."""
+
+        @asynccontextmanager
+        async def factory() -> AsyncIterator[Backend]:
+            async with S3Backend(self.config(prefix=f"below/{secrets.token_hex(4)}", **fields)) as backend:
+                yield backend
+
+        return factory
+
+
+@contextmanager
+def process(command: Sequence[str], url: str, environment: dict[str, str] | None = None) -> Iterator[None]:
+    """A server that answers at url when the context opens."""
+    if not Path(command[0]).exists():
+        pytest.skip(f"{command[0]} is not installed: run scripts/install")
+    env = {**os.environ, **(environment or {})}
+    running = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + READY_SECONDS
+        while not _answers(url):
+            assert running.poll() is None, f"{command[0]} ended with {running.returncode}"
+            assert time.monotonic() < deadline, f"{command[0]} does not answer"
+            time.sleep(0.05)
+        yield
+    finally:
+        running.terminate()
+        running.wait(30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        urlopen(url, timeout=5).close()
+    except URLError as error:
+        return hasattr(error, "code")  # an answer, if no success
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def moto_server() -> Iterator[Served]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with process([str(REPOSITORY / ".venv-moto/bin/moto_server"), "-H", "127.0.0.1", "-p", str(port)], url):
+        yield Served(url, "moto", "secret of moto", conditional_deletes=True)
