@@ -133,6 +133,7 @@ class Limits:
     remote_connections_max: int = 64  # requests at once; more wait
     remote_connect_seconds_max: float = 10.0
     remote_answer_seconds_max: float = 60.0  # until an answer begins, or its next bytes come
+    remote_idle_seconds_max: float = 4.0  # of a connection that is used again; servers close theirs after 5 and more
     remote_rate_min: int = 64 * KIB  # a second: a body that is sent has this much longer
     remote_document_bytes_max: int = 8 * MIB  # of an answer that is no object
     remote_range_size: int = 8 * MIB  # a longer read is made of ranges

@@ -83,6 +83,7 @@ class Capability(enum.Enum):
     PRESIGN = "presign"
     # claims without a call
     PATH_CONFLICT = "path-conflict"  # `a/b` and `a` cannot both be kept (Conflict, "path")
+    PLAIN_NAMES = "plain-names"  # a name that holds a backslash or ends in a dot is refused (Azure would rewrite it)
     NEW_ETAGS = "new-etags"  # every write gives a new ETag, that of equal bytes too
 
 

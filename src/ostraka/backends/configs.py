@@ -24,6 +24,7 @@ _TYPES: Final[dict[str, tuple[str, str]]] = {  # imported when wanted: the remot
     "memory": ("ostraka.backends.memory", "MemoryBackend"),
     "metered": ("ostraka.backends.metered", "MeteredBackend"),
     "resilient": ("ostraka.backends.resilience", "ResilientBackend"),
+    "azure": ("ostraka.backends.azure.backend", "AzureBackend"),
     "s3": ("ostraka.backends.s3.backend", "S3Backend"),
 }
 _registered: dict[str, Making] = {}

@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from remote_services import Served, moto_server
+from remote_services import Account, Served, azurite, moto_server
 
 from ostraka.testing import Endpoint
 
@@ -24,3 +24,10 @@ def moto() -> Iterator[Served]:
     """moto's server. Its conditions are not atomic: one writer at a time."""
     with moto_server() as served:
         yield served
+
+
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+    """Azurite, the emulator that Azure's own tools are tested with."""
+    with azurite(tmp_path_factory.mktemp("azurite")) as account:
+        yield account

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from remote_services import Served
+from remote_services import Account, Served
 
 from ostraka.testing.backends import CASES, Case
 
@@ -19,3 +19,8 @@ def test_s3_on_ostraka_serve(case: Case, own: Served) -> None:
 @pytest.mark.parametrize("case", ALONE, ids=str)
 def test_s3_on_moto(case: Case, moto: Served) -> None:
     asyncio.run(case(moto.empty()))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_azure_on_azurite(case: Case, azure: Account) -> None:
+    asyncio.run(case(azure.empty()))

@@ -13,10 +13,15 @@ from ostraka.backends.paths import PATH_BYTES_MAX, check_path, check_prefix, enc
 from ostraka.backends.remote.reading import Ranges
 from ostraka.backends.remote.service import Got, Listed, Service
 from ostraka.backends.remote.uploads import Uploads
+from ostraka.backends.remote.wire import Wire
 from ostraka.backends.streams import check_range, exactly
 from ostraka.errors import Absent, Invalid, NotSupported, OstrakaError, PreconditionFailed, Unavailable
 from ostraka.host import Buffer
-from ostraka.limits import LIMITS, Limits
+from ostraka.limits import Limits
+
+SECRET_GIVEN = (
+    "a secret that was given in a program is in no configuration: name a variable or a file that holds it instead"
+)
 
 
 def checked_prefix(prefix: str) -> str:
@@ -33,9 +38,11 @@ class RemoteBackend(Backend):
     """What S3 and Azure share. What the store behind the service cannot do is not claimed, and refused when called."""
 
     def __init__(
-        self, service: Service, prefix: str, capabilities: Iterable[Capability], limits: Limits = LIMITS
+        self, service: Service, lender: Wire, prefix: str, capabilities: Iterable[Capability], limits: Limits
     ) -> None:
+        """``lender``: what else must be closed, the way to who lends credentials."""
         self._service = service
+        self._lender = lender
         self._prefix = checked_prefix(prefix)
         self._capabilities = frozenset(capabilities)
         self._limits = limits
@@ -61,6 +68,7 @@ class RemoteBackend(Backend):
         self._closed = True
         await self._uploads.close()
         await self._service.close()
+        await self._lender.close()
 
     # -- paths and keys
 
@@ -70,7 +78,7 @@ class RemoteBackend(Backend):
 
     def _key(self, path: str) -> str:
         self._check_open()
-        key = self._prefix + check_path(path)
+        key = self._prefix + self._checked(path)
         if self._prefix and len(key.encode()) > PATH_BYTES_MAX:
             raise Invalid(f"{path[:40]!r}...: too long below the prefix {self._prefix!r}", reason="path")
         return key
@@ -78,9 +86,13 @@ class RemoteBackend(Backend):
     def _path(self, key: str) -> str | None:
         """The path behind a key; None if it is none of ours."""
         try:
-            return check_path(key[len(self._prefix) :])
+            return self._checked(key[len(self._prefix) :])
         except Invalid:
             return None
+
+    def _checked(self, path: str) -> str:
+        """The path; Invalid (reason "path") if it is none, or none that the store keeps as it is."""
+        return check_path(path)
 
     # -- writing
 
@@ -150,25 +162,35 @@ class RemoteBackend(Backend):
         begin = self._prefix + prefix
         # what is not greater than the prefix's own beginning excludes nothing, and need not be sent
         physical = self._prefix + start_after if after >= prefix.encode() else ""
-        async with aclosing(self._pages(begin, start_after=physical)) as pages:
-            async for page in pages:
-                for key, stat in page.entries:
-                    path = self._path(key)
-                    if path is not None and path.encode() > after:
-                        yield Entry(path, stat)
-                self._check_open()
+        async with aclosing(self._entries(begin, physical)) as entries:
+            async for key, stat in entries:
+                path = self._path(key)
+                if path is not None and path.encode() > after:
+                    yield Entry(path, stat)
 
     async def list_directories(self, prefix: str = "") -> AsyncIterator[str]:
         self._check_open()
         if prefix and not check_prefix(prefix).endswith("/"):
             raise Invalid(f"{prefix!r}: a directory's prefix ends with '/'", reason="path")
-        async with aclosing(self._pages(self._prefix + prefix, delimiter="/")) as pages:
+        async with aclosing(self._directories(self._prefix + prefix)) as directories:
+            async for directory in directories:
+                path = self._path(directory.removesuffix("/"))
+                if path is not None:
+                    yield path
+
+    async def _entries(self, prefix: str, start_after: str) -> AsyncGenerator[tuple[str, Stat], None]:
+        """Keys in byte order."""
+        async with aclosing(self._pages(prefix, start_after=start_after)) as pages:
+            async for page in pages:
+                for entry in page.entries:
+                    yield entry
+
+    async def _directories(self, prefix: str) -> AsyncGenerator[str, None]:
+        """What stands up to the next "/", with it, in byte order."""
+        async with aclosing(self._pages(prefix, delimiter="/")) as pages:
             async for page in pages:
                 for directory in page.directories:
-                    path = self._path(directory.removesuffix("/"))
-                    if path is not None:
-                        yield path
-                self._check_open()
+                    yield directory
 
     async def _pages(self, prefix: str, *, delimiter: str = "", start_after: str = "") -> AsyncGenerator[Listed, None]:
         """All pages; each is asked for while the one before it is used."""
@@ -181,6 +203,7 @@ class RemoteBackend(Backend):
                 yield page
                 if not page.cursor:
                     return
+                self._check_open()
         finally:
             asked.cancel()
             await asyncio.gather(asked, return_exceptions=True)

@@ -12,27 +12,37 @@ EARLY_SECONDS = 300.0  # before the end, from when on it is fetched anew
 AGAIN_SECONDS = 10.0  # after a failure to fetch it anew, while the old one is still good
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Lent(Generic[T]):
+class Lent(Generic[T_co]):
     """A value, and until when it is good (seconds since 1970; infinite for ever)."""
 
-    value: T
+    value: T_co
     until: float = float("inf")
 
 
-class Expiring(Generic[T]):
+def always(value: T, clock: Clock) -> "Expiring[T]":
+    """What is at hand and stays good."""
+
+    async def lend() -> Lent[T]:
+        return Lent(value)
+
+    return Expiring(lend, clock)
+
+
+class Expiring(Generic[T_co]):
     """The value that is good now. Of one event loop."""
 
-    def __init__(self, fetch: Callable[[], Awaitable[Lent[T]]], clock: Clock) -> None:
+    def __init__(self, fetch: Callable[[], Awaitable[Lent[T_co]]], clock: Clock) -> None:
         self._fetch = fetch
         self._clock = clock
-        self._lent: Lent[T] | None = None
+        self._lent: Lent[T_co] | None = None
         self._fetch_from = 0.0
         self._turn = asyncio.Lock()
 
-    async def get(self) -> T:
+    async def get(self) -> T_co:
         """Raises what fetching raised, unless the last value is still good."""
         lent = self._lent
         if lent is not None and self._clock.time() < self._fetch_from:

@@ -7,10 +7,10 @@ would fail by its own success. No URL stands in an error: the query may hold a s
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import (
@@ -128,6 +128,7 @@ class Wire:
             builder = builder.gzip(False).brotli(False).zstd(False).deflate(False)  # the bytes as they are kept
             builder = builder.connect_timeout(timedelta(seconds=self._limits.remote_connect_seconds_max))
             builder = builder.pool_timeout(timedelta(seconds=self._limits.remote_answer_seconds_max))
+            builder = builder.pool_idle_timeout(timedelta(seconds=self._limits.remote_idle_seconds_max))
             builder = builder.max_connections(self._limits.remote_connections_max)
             if self._authority:
                 builder = builder.add_root_certificate_pem(self._authority)
@@ -139,6 +140,21 @@ class Wire:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
+
+
+def near(limits: Limits) -> Wire:
+    """To who lends keys: it is close by, and asked before anything else, so that its silence should show soon."""
+    return Wire(replace(limits, remote_connect_seconds_max=2.0, remote_answer_seconds_max=10.0))
+
+
+def check_endpoint(endpoint: str, *, path: bool = False) -> SplitResult:
+    """The parts of an endpoint's URL (with a path only if it may have one); Invalid (reason "config") if it is none."""
+    url = urlsplit(endpoint)
+    if url.scheme not in ("http", "https") or not url.netloc or url.query or url.fragment or "@" in url.netloc:
+        raise Invalid(f"the endpoint {endpoint!r} is none: https://HOST[:PORT] is", reason="config")
+    if url.path.strip("/") and not path:
+        raise Invalid(f"the endpoint {endpoint!r} has a path: https://HOST[:PORT] is one", reason="config")
+    return url
 
 
 def trusted(ca_file: str, files: Files) -> bytes:

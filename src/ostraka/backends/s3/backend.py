@@ -6,20 +6,19 @@ or delete what it must not, so claim only what ``ostraka backend check`` has sho
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from os import environ
 from typing import Any, ClassVar, Final, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
 from ostraka.backends.backend import Capability, Stat
 from ostraka.backends.configs import decode, encode
-from ostraka.backends.remote.backend import RemoteBackend
-from ostraka.backends.remote.expiring import Expiring, Lent
+from ostraka.backends.remote.backend import SECRET_GIVEN, RemoteBackend
+from ostraka.backends.remote.expiring import always
 from ostraka.backends.remote.uploads import Parts
-from ostraka.backends.remote.wire import Wire, trusted
+from ostraka.backends.remote.wire import Wire, check_endpoint, near, trusted
 from ostraka.backends.s3.credentials import Credentials, Default, keys_of
 from ostraka.backends.s3.service import Place, S3Service
 from ostraka.backends.s3.signing import Keys
@@ -53,20 +52,13 @@ class S3Backend(RemoteBackend):
         self, config: S3Config, *, keys: Keys | None = None, host: Host | None = None, limits: Limits = LIMITS
     ) -> None:
         host = host or Host()
-        place = _place(config)
-        wire = Wire(limits, authority=trusted(config.ca_file, host.files))
-        # who lends keys is near, and asked before anything else: if it is not there, that should show soon
-        near = Wire(replace(limits, remote_connect_seconds_max=2.0, remote_answer_seconds_max=10.0))
         self._config = config
         self._keys_given = keys is not None
-        self._s3 = S3Service(
-            place,
-            Expiring(_always(keys), host.clock) if keys else keys_of(config.credentials, near, host.files, host.clock),
-            wire,
-            host.clock,
-        )
-        super().__init__(self._s3, config.prefix, _claims(config), limits)
-        self._near = near
+        lender = near(limits)
+        lent = always(keys, host.clock) if keys else keys_of(config.credentials, lender, host.files, host.clock)
+        wire = Wire(limits, authority=trusted(config.ca_file, host.files))
+        self._s3 = S3Service(_place(config), lent, wire, host.clock)
+        super().__init__(self._s3, lender, config.prefix, _claims(config), limits)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -74,15 +66,8 @@ class S3Backend(RemoteBackend):
 
     def to_config(self) -> dict[str, Any]:
         if self._keys_given:
-            raise Invalid(
-                "keys that were given in a program are in no configuration: name a variable or a file that holds them",
-                reason="config",
-            )
+            raise Invalid(SECRET_GIVEN, reason="config")
         return encode(self.type, self._config)
-
-    async def close(self) -> None:
-        await super().close()
-        await self._near.close()
 
     async def copy(self, source: str, target: str, *, if_absent: bool = False) -> str:
         self._check_claimed(Capability.COPY)
@@ -108,13 +93,6 @@ class S3Backend(RemoteBackend):
             await parts.add(partial(part, source=origin, etag=stat.etag, begin=begin, end=end))
 
 
-def _always(keys: Keys) -> Any:
-    async def lend() -> Lent[Keys | None]:
-        return Lent(keys)
-
-    return lend
-
-
 def _claims(config: S3Config) -> set[Capability]:
     claims = {Capability.BATCH_DELETE, Capability.DIRECTORIES, Capability.COPY, Capability.PRESIGN}
     if config.conditional_writes:
@@ -130,9 +108,7 @@ def _place(config: S3Config) -> Place:
     region = config.region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     own = f"https://s3.{region}.amazonaws.com"
     endpoint = config.endpoint or environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or own
-    url = urlsplit(endpoint)
-    if url.scheme not in ("http", "https") or not url.netloc or url.path.strip("/") or url.query or "@" in url.netloc:
-        raise Invalid(f"the endpoint {endpoint!r} is none: https://HOST[:PORT] is", reason="config")
+    url = check_endpoint(endpoint)
     path_style = config.path_style
     if path_style is None:
         path_style = endpoint != own or "." in config.bucket

@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote_plus
 from xml.sax.saxutils import escape
 
 from ostraka.backends.backend import Stat
+from ostraka.backends.remote.answers import etag_of, stat_of
 from ostraka.backends.remote.documents import Document, parsed, text
 from ostraka.backends.remote.expiring import Expiring
 from ostraka.backends.remote.service import Got, Listed
@@ -24,6 +23,7 @@ from ostraka.errors import Absent, Forbidden, Invalid, NotSupported, OstrakaErro
 from ostraka.host import Clock
 from ostraka.limits import KIB, LIMITS
 
+EARLY_BYTES: Final = 64 * KIB  # a store may refuse a body that is longer, and close, before it has received all
 HASH_INLINE_BYTES_MAX: Final = 256 * KIB  # more is hashed in a thread
 PRESIGN_METHODS: Final = ("GET", "HEAD", "PUT", "DELETE")
 _NO_XML: Final = ("\ufffe", "\uffff")  # characters of keys that no XML document can hold
@@ -96,7 +96,12 @@ class S3Service:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
     ) -> Answer:
-        answer = await self._wire.send(await self._request(method, key, query, headers, body))
+        try:
+            answer = await self._wire.send(await self._request(method, key, query, headers, body))
+        except Unavailable as error:
+            if error.reason == "connection" and len(body) > EARLY_BYTES:
+                await self._explain()
+            raise
         if not answer.good:
             raise self._refused(answer, key)
         return answer
@@ -115,20 +120,18 @@ class S3Service:
     async def stat(self, key: str) -> Stat:
         answer = await self._wire.send(await self._request("HEAD", key))
         if answer.good:
-            return _stat_of(answer.headers, key)
-        await self._explain(answer)  # after HEAD there is no document that says which one is missing, or why
+            return stat_of(answer.headers, key)
+        if answer.status != 404 or not self._bucket_seen:
+            await self._explain()  # after HEAD there is no document that says which one is missing, or why
         raise self._refused(answer, key)
 
-    async def _explain(self, answer: Answer) -> None:
-        """Ask for what a refused HEAD could not tell; raises if it is about the bucket or the keys."""
-        if answer.status == 404 and self._bucket_seen:
-            return
+    async def _explain(self) -> None:
+        """Ask for what a refusal did not tell; raises if it is about the bucket or the keys."""
         try:
             await self.page("", limit=1)
         except Forbidden as error:
             if error.reason == "credentials":
                 raise
-        self._bucket_seen = True
 
     @asynccontextmanager
     async def get(
@@ -144,7 +147,7 @@ class S3Service:
                 if incoming.status == 200:
                     raise NotSupported(f"{self.name} knows no ranges", reason="service")
                 raise self._refused(await incoming.whole(), key)
-            stat = _stat_of(incoming.headers, key)
+            stat = stat_of(incoming.headers, key)
             number = incoming.headers.get("x-amz-version-id", "null")
             named = f"etag:{stat.etag}" if number == "null" else f"version:{number}"
             yield Got(stat, named, incoming.pieces())
@@ -181,7 +184,7 @@ class S3Service:
                 raise
             # S3 calls what is absent by its name, also when it should have had an ETag
             raise PreconditionFailed(f"{key}: it was changed", reason="changed") from None
-        return _etag(answer.headers.get("etag", ""), key)
+        return etag_of(answer.headers.get("etag", ""), key)
 
     async def begin(self, key: str) -> str:
         headers = {"content-type": "application/octet-stream"}
@@ -189,7 +192,7 @@ class S3Service:
 
     async def put_part(self, key: str, upload: str, number: int, *, body: bytes) -> str:
         query = {"partNumber": str(number), "uploadId": upload}
-        return _etag((await self._asked("PUT", key, query, None, body)).headers.get("etag", ""), key)
+        return etag_of((await self._asked("PUT", key, query, None, body)).headers.get("etag", ""), key)
 
     async def complete(self, key: str, upload: str, parts: Sequence[str], *, if_absent: bool = False) -> str:
         listed = "".join(
@@ -200,7 +203,7 @@ class S3Service:
         headers = {"if-none-match": "*"} if if_absent else None
         with _existing(key, if_absent):
             answer = await self._asked("POST", key, {"uploadId": upload}, headers, body)
-        return _etag(text(self._document(answer, key), "ETag"), key)
+        return etag_of(text(self._document(answer, key), "ETag"), key)
 
     async def abort(self, key: str, upload: str) -> None:
         try:
@@ -251,7 +254,7 @@ class S3Service:
     async def copy(self, source: str, target: str) -> str:
         """Copy up to 5 GiB; Invalid ("request") if it is more."""
         answer = await self._asked("PUT", target, None, {"x-amz-copy-source": self._origin(source)})
-        return _etag(text(self._document(answer, target), "ETag"), target)
+        return etag_of(text(self._document(answer, target), "ETag"), target)
 
     async def copy_part(
         self, key: str, upload: str, number: int, *, source: str, etag: str, begin: int, end: int
@@ -261,7 +264,7 @@ class S3Service:
         if end > begin:
             headers["x-amz-copy-source-range"] = f"bytes={begin}-{end - 1}"
         answer = await self._asked("PUT", key, {"partNumber": str(number), "uploadId": upload}, headers)
-        return _etag(text(self._document(answer, source), "ETag"), source)
+        return etag_of(text(self._document(answer, source), "ETag"), source)
 
     def _origin(self, source: str) -> str:
         return quote(f"{self._place.bucket}/{source}", safe="/~")
@@ -296,27 +299,6 @@ async def _sha256(body: bytes) -> str:
     if len(body) <= HASH_INLINE_BYTES_MAX:
         return hashlib.sha256(body).hexdigest()
     return (await asyncio.to_thread(hashlib.sha256, body)).hexdigest()
-
-
-def _etag(value: str, key: str) -> str:
-    etag = value.strip().removeprefix("W/").strip('"')
-    if not etag:
-        raise Unavailable(f"{key}: the store gave no ETag", reason="service")
-    return etag
-
-
-def _stat_of(headers: Mapping[str, str], key: str) -> Stat:
-    """From the headers of a HEAD, or of a range."""
-    total = headers.get("content-range", "").rpartition("/")[2] or headers.get("content-length", "")
-    try:
-        return Stat(int(total), _http_time(headers["last-modified"]), _etag(headers.get("etag", ""), key))
-    except (KeyError, ValueError):
-        raise Unavailable(f"{key}: the store's answer has no size or no time", reason="service") from None
-
-
-@lru_cache(1024)
-def _http_time(value: str) -> float:
-    return parsedate_to_datetime(value).timestamp()
 
 
 def _listed_stat(element: Document) -> Stat:

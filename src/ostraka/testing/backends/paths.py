@@ -25,10 +25,7 @@ ODD: Final = (
         "a%2Fb",
         "a%b",
         "a&b=c?d#e",
-        "a\\b",
         "a..b",
-        "...",
-        "a.",
         "~",
     ),
     *(
@@ -48,18 +45,20 @@ ODD: Final = (
     ),
     *("x" * 255, "/".join(["y" * 150] * 5), f"a/{RESERVED}", f"{RESERVED}.not", "file.part", "file.tmp"),
 )
+UNPLAIN: Final = ("a\\b", "...", "a.", "b./c")
 
 
 @case()
 async def every_path_is_kept_as_it_is(backend: Backend) -> None:
-    for number, path in enumerate(ODD):
+    odd = ODD if Capability.PLAIN_NAMES in backend.capabilities else ODD + UNPLAIN
+    for number, path in enumerate(odd):
         await backend.write(path, b"%d" % number)
-    for number, path in enumerate(ODD):
+    for number, path in enumerate(odd):
         same(await backend.read(path), b"%d" % number, f"what is at {path!r}")
         same(await backend.exists(path), True, f"exists of {path!r}")
-        same(await listed(backend, path), [p for p in _in_order(ODD) if p.startswith(path)], f"list of {path!r}")
-    same(await listed(backend), _in_order(ODD), "all that was written")
-    for path in ODD:
+        same(await listed(backend, path), [p for p in _in_order(odd) if p.startswith(path)], f"list of {path!r}")
+    same(await listed(backend), _in_order(odd), "all that was written")
+    for path in odd:
         await backend.delete(path)
     same(await listed(backend), [], "what is left")
 
@@ -88,6 +87,15 @@ async def what_is_no_path_is_refused(backend: Backend) -> None:
     with refused(Invalid, "path", what="a start that is no text"):
         await listed(backend, start_after="\ud800")
     same(await listed(backend), [], "what was written")
+
+
+@case(Capability.PLAIN_NAMES)
+async def a_name_that_would_be_rewritten_is_refused(backend: Backend) -> None:
+    for path in UNPLAIN:
+        for call in (backend.write(path, b"x"), backend.stat(path)):
+            with refused(Invalid, "path", what=f"a call of {path!r}"):
+                await call
+    same(await listed(backend), [], "all there is")
 
 
 @case(Capability.PATH_CONFLICT)

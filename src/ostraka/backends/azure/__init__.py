@@ -1,0 +1,1 @@
+"""The backend over a container of Azure Blob Storage."""
