@@ -4,9 +4,10 @@
 - A source is read again only if it is a function that begins it anew; one that comes once is never replayed, and a call
   is made again with it only if no piece of it was asked for.
 - A reading that breaks off goes on at its offset, with If-Match: no byte twice, and none of another version.
-- A conditional call whose answer was lost is made again under the same condition. If that succeeds, it happened once:
-  had the first one happened, the condition would not hold. If the condition fails, the change may have been our own or
-  another's, and the bytes do not tell (two who count write the same number): that is Unavailable, reason "unknown".
+- A conditional call whose answer was lost is made again under the same condition. If that succeeds, it happened: once,
+  for had the first one happened, the condition would not hold, unless somebody has brought back what it asks for. If
+  the condition fails, the change may have been our own or another's, and the bytes do not tell (two who count write
+  the same number): that is Unavailable, reason "unknown".
 """
 
 import asyncio
