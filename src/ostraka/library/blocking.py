@@ -4,83 +4,25 @@ An event loop of its own runs in a thread and does everything; methods may be ca
 interrupted (Ctrl-C) is cancelled: its write may have happened, or not, but never half of it.
 """
 
-import asyncio
-import concurrent.futures
 import contextlib
 import os
-import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
-
-import uvloop
+from typing import Any, Self
 
 from ostraka.library.aio import PAGE, AsyncBucket, AsyncReader, AsyncStore, open_async
 from ostraka.library.bodies import Body
 from ostraka.library.uploads import AsyncUpload
+from ostraka.loop_thread import LoopThread
 from ostraka.objects.types import Bucket as BucketInfo
 from ostraka.objects.types import Deleted, Listed, ListPage, ObjectInfo, PartInfo
 from ostraka.objects.types import Upload as UploadInfo
-
-T = TypeVar("T")
-_END: Any = object()
-
-
-class _Loop:
-    """An event loop in a thread. `run` waits for a coroutine there."""
-
-    def __init__(self) -> None:
-        self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="ostraka", daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        if threading.current_thread() is self._thread:
-            work.close()
-            raise RuntimeError("this store waits for its own thread: use ostraka.open_async there")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            if not future.done():
-                future.cancel()
-                concurrent.futures.wait([future])
-            raise
-
-    def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
-        """The items of an asynchronous iterator, taken as they are asked for."""
-
-        async def some() -> tuple[list[T], bool]:
-            taken: list[T] = []
-            while len(taken) < batch:
-                item = await anext(items, _END)
-                if item is _END:
-                    return taken, True
-                taken.append(item)
-            return taken, False
-
-        batch = 1
-        ended = False
-        try:
-            while not ended:
-                found, ended = self.run(some())
-                yield from found
-                batch = min(2 * batch, PAGE)
-        finally:
-            close = getattr(items, "aclose", None)
-            if close is not None:
-                self.run(close())
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 class Reader:
     """One version of an object, open. A context manager, and an iterator over its pieces."""
 
-    def __init__(self, loop: _Loop, reader: AsyncReader) -> None:
+    def __init__(self, loop: LoopThread, reader: AsyncReader) -> None:
         self._loop = loop
         self._reader = reader
         self.info: ObjectInfo = reader.info
@@ -125,7 +67,7 @@ async def _call(function: Any) -> None:
 class Upload:
     """A multipart upload in progress; a context manager that aborts what was not completed."""
 
-    def __init__(self, loop: _Loop, upload: AsyncUpload) -> None:
+    def __init__(self, loop: LoopThread, upload: AsyncUpload) -> None:
         self._loop = loop
         self._upload = upload
         self.upload_id = upload.upload_id
@@ -162,7 +104,7 @@ class Upload:
 class Bucket:
     """The objects of one bucket. Made by `Store.bucket` and `Store.create_bucket`."""
 
-    def __init__(self, loop: _Loop, bucket: AsyncBucket) -> None:
+    def __init__(self, loop: LoopThread, bucket: AsyncBucket) -> None:
         self._loop = loop
         self._bucket = bucket
         self.name = bucket.name
@@ -239,11 +181,11 @@ class Bucket:
 
     def uploads(self, prefix: str = "") -> Iterator[UploadInfo]:
         """As `AsyncBucket.uploads`."""
-        return self._loop.iterate(self._bucket.uploads(prefix))
+        return self._loop.iterate(self._bucket.uploads(prefix), at_once=PAGE)
 
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[Listed]:
         """As `AsyncBucket.list`."""
-        return self._loop.iterate(self._bucket.list(prefix, start_after=start_after))
+        return self._loop.iterate(self._bucket.list(prefix, start_after=start_after), at_once=PAGE)
 
     def page(self, prefix: str = "", *, delimiter: str = "", start_after: str = "", limit: int = PAGE) -> ListPage:
         """As `AsyncBucket.page`."""
@@ -252,7 +194,7 @@ class Bucket:
 
     def versions(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """As `AsyncBucket.versions`."""
-        return self._loop.iterate(self._bucket.versions(prefix))
+        return self._loop.iterate(self._bucket.versions(prefix), at_once=PAGE)
 
     def set_versioning(self, enabled: bool) -> None:
         """As `AsyncBucket.set_versioning`."""
@@ -266,7 +208,7 @@ class Bucket:
 class Store:
     """A store that this process owns. Made by `ostraka.open`."""
 
-    def __init__(self, loop: _Loop, store: AsyncStore) -> None:
+    def __init__(self, loop: LoopThread, store: AsyncStore) -> None:
         self._loop = loop
         self._store = store
 
@@ -306,7 +248,7 @@ def open_store(*directories: str | os.PathLike[str], ec: str | None = None, exis
 
     As `open_async` otherwise.
     """
-    loop = _Loop()
+    loop = LoopThread()
     try:
         opened = open_async(*directories, ec=ec, existing=existing)
         store = loop.run(opened.__aenter__())
