@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ostraka.library import open_async
     from ostraka.library import open_store as open
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 __all__ = ["StoreInUse", "__version__", "open", "open_async"]
 
 
