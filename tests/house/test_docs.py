@@ -21,11 +21,23 @@ def paths_named_in(text: str) -> Iterator[str]:
             yield quoted
 
 
+def leads_somewhere(page: Path, link: str) -> bool:
+    path, _, anchor = link.partition("#")
+    target = page.parent / path if path else page
+    return target.exists() and (not anchor or anchor in anchors_of(target))
+
+
+def anchors_of(page: Path) -> set[str]:
+    """As forges make them of headings: small letters, words joined by dashes, other signs left out."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_points_to_is_there(page: Path) -> None:
     text = page.read_text()
-    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
-    missing = [link for link in links if not (page.parent / link).exists()]
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    missing = [link for link in links if not leads_somewhere(page, link)]
     missing += [p for p in paths_named_in(text) if not (ROOT / p).exists() and not (ROOT / "src" / p).exists()]
     assert not missing, f"{page.relative_to(ROOT)} points to {', '.join(missing)}"
 
