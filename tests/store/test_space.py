@@ -1,6 +1,7 @@
 """A store that fills up: client writes stop while there is still room for deletes, whichever way bodies are kept."""
 
 import asyncio
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,10 +11,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))
 
 from store_rig import BUCKET, SMALL, Contents, Turned, directories, opened, read
 
+import ostraka
 from ostraka.errors import Full
 from ostraka.host import Host
 from ostraka.objects.types import Attributes
 from ostraka.testing.files import FaultyFiles
+from ostraka.testing.powercut import PowerCutDisk
 
 
 @pytest.mark.parametrize("disks", [1, 4])
@@ -47,3 +50,24 @@ def test_bodies_that_ride_in_the_state_stop_at_the_reserve_too_and_deletes_go_on
             assert await read(store, "again") == contents.body("again")
 
     asyncio.run(run())
+
+
+def test_an_index_that_finds_no_room_is_told_in_our_words_and_not_lmdb_s(tmp_path: Path) -> None:
+    """Opening a store on a disk without any room ended in lmdb.DiskError, which nobody above knows."""
+    with PowerCutDisk(tmp_path / "backing", tmp_path / "disk") as disk:
+        store = Path(disk.path) / "store"
+        with ostraka.open(store) as opened_store:
+            opened_store.create_bucket("bucket").put("k", b"kept")
+        refusals = set()
+        for room in (0, *(4096 << n for n in range(0, 15, 2))):
+            shutil.rmtree(store / "index", ignore_errors=True)
+            disk.limit_space(room)
+            try:
+                with ostraka.open(store, existing=True) as opened_store:
+                    assert opened_store.bucket("bucket").get("k") == b"kept"
+            except (Full, OSError) as error:
+                refusals.add(type(error))
+            disk.heal()
+        assert Full in refusals
+        with ostraka.open(store, existing=True) as opened_store:
+            assert opened_store.bucket("bucket").get("k") == b"kept"

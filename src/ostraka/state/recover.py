@@ -16,7 +16,7 @@ from pathlib import Path
 
 import lmdb
 
-from ostraka.errors import Corrupt, OstrakaError, Refused, Unavailable
+from ostraka.errors import Corrupt, Full, OstrakaError, Refused, Unavailable
 from ostraka.host import Host
 from ostraka.limits import GIB, MIB, Limits
 from ostraka.state.engine import OnCopyFailed
@@ -222,7 +222,10 @@ def _reuse(
     digest = digest_at(truth, base, truth.last).to_bytes(16, "big")
     if stop.commit != truth.last or stop.digest != digest:
         return None
-    index = opening.open_map(files.map_path(generation), opening.index_size_max)
+    try:
+        index = opening.open_map(files.map_path(generation), opening.index_size_max)
+    except lmdb.Error:  # no room for its lock file, perhaps: a new one will tell
+        return None
     txn = index.begin()
     try:
         meta = load_meta(txn, index)
@@ -244,7 +247,11 @@ def build_index(
     for scan in base.holders:
         generation = files.next_generation()
         path = files.map_path(generation)
-        index = open_map(path, size_max)
+        try:
+            index = open_map(path, size_max)
+        except lmdb.Error as error:
+            _remove(files, path)
+            raise _not_built(error) from error
         try:
             with opened(files.files, scan.copy.path / scan.snapshots[base.commit]) as reader:
                 return generation, index, _fill(index, reader, truth, base)
@@ -259,15 +266,26 @@ def build_index(
             )
         except lmdb.Error as error:
             _discard(files, index, path)
-            raise Unavailable(f"the index of the state cannot be built: {error}", reason="state_index") from error
+            raise _not_built(error) from error
         except BaseException:
             _discard(files, index, path)
             raise
     raise problem
 
 
+def _not_built(error: lmdb.Error) -> OstrakaError:
+    text = str(error)
+    if isinstance(error, lmdb.MapFullError) or "No space left" in text or "quota" in text:
+        return Full(f"no room for the index of the state ({text}): make some on that disk", reason="state_index")
+    return Unavailable(f"the index of the state cannot be built: {text}", reason="state_index")
+
+
 def _discard(files: IndexFiles, index: Map, path: Path) -> None:
     index.close()
+    _remove(files, path)
+
+
+def _remove(files: IndexFiles, path: Path) -> None:
     for name in (path, path.with_name(path.name + "-lock")):
         with contextlib.suppress(OSError):
             files.files.unlink(name)
