@@ -213,12 +213,20 @@ def resolve(
     for name, value in flags.items():
         if name in BY_NAME:
             values[BY_NAME[name].field] = _parsed(BY_NAME[name], value, f"--{name}")
-    directories = tuple(flags.get("directories") or ()) or values.pop("directories", ())
+    directories = tuple(flags.get("directories") or ()) or _store_of(env) or values.pop("directories", ())
     values.pop("directories", None)
     values["accounts"] = (*accounts, *values.get("accounts", ()))
     chosen = ServeConfig(directories=directories, warnings=tuple(warnings), **values)
     _check_whole(chosen)
     return chosen
+
+
+def _store_of(env: Mapping[str, str]) -> tuple[str, ...]:
+    """The directories that OSTRAKA_STORE names, as every command understands it (cli/grammar.py)."""
+    value = env.get(PREFIX + "STORE", "")
+    if value.startswith(("http://", "https://")):
+        raise Invalid(f"OSTRAKA_STORE={value} is a server already: name the directories to be served", reason="store")
+    return tuple(word for word in value.split(os.pathsep) if word)
 
 
 def _check_whole(chosen: ServeConfig) -> None:

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ostraka.errors import InUse
 
@@ -246,16 +246,29 @@ def boot_id() -> str:
     return os.environ.get("OSTRAKA_TEST_BOOT_ID") or Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def file_system_of(path: Path) -> str:
-    """The kind of file system that holds path ("ext4", "xfs", "fuse.x"), or "" where the kernel does not tell."""
+class Mount(NamedTuple):
+    """What the kernel says of a mount. ``options``: of the mount and of its file system, as words."""
+
+    kind: str  # "ext4", "xfs", "fuse.x"; "" where the kernel does not tell
+    options: frozenset[str] = frozenset()
+
+
+def mount_of(path: Path) -> Mount:
+    """The mount that holds path. Raises OSError when there is no such path."""
     device = os.stat(path).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
             fields = line.split(" ")
             if fields[2] == wanted:
-                return fields[fields.index("-") + 1]
-    return ""
+                after = fields.index("-")
+                return Mount(fields[after + 1], frozenset(f"{fields[5]},{fields[after + 3]}".split(",")))
+    return Mount("")
+
+
+def file_system_of(path: Path) -> str:
+    """The kind of file system that holds path ("ext4", "xfs", "fuse.x"), or "" where the kernel does not tell."""
+    return mount_of(path).kind
 
 
 class Host:

@@ -15,6 +15,7 @@ from ostraka.cli.output import Terminated, friendly, show_log
 
 COMMANDS = {
     "serve": ("ostraka.cli.serve", "serve"),
+    "status": ("ostraka.cli.status", "status"),
     "bucket": ("ostraka.cli.bucket", "bucket"),
     "ls": ("ostraka.cli.ls", "ls"),
     "cp": ("ostraka.cli.cp", "cp"),
@@ -24,7 +25,10 @@ COMMANDS = {
     "account": ("ostraka.cli.account", "account"),
     "credentials": ("ostraka.cli.credentials", "credentials"),
     "disk": ("ostraka.cli.disk", "disk"),
+    "job": ("ostraka.cli.job", "job"),
     "fsck": ("ostraka.cli.fsck", "fsck"),
+    "doctor": ("ostraka.cli.doctor", "doctor"),
+    "completion": ("ostraka.cli.completion", "completion"),
     "version": ("ostraka.cli.version", "version"),
 }
 
@@ -35,8 +39,10 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as e:  # else click says "Aborted!"
+        except KeyboardInterrupt as e:  # click would say "Aborted!"
             raise Terminated.by(signal.SIGINT, e) from None
+        except BrokenPipeError as e:  # and end with a status that says nothing
+            raise Terminated.by(signal.SIGPIPE, e) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -59,7 +65,7 @@ class LazyGroup(click.Group):
 def command(ctx: click.Context) -> None:
     """Durable object storage: an S3 endpoint over the directories that you name."""
     if ctx.invoked_subcommand != "serve":  # it has a log of its own
-        show_log("critical" if ctx.invoked_subcommand == "fsck" else "warning")  # fsck's findings are its output
+        show_log("critical" if ctx.invoked_subcommand == "fsck" else "error")  # fsck's findings are its output
 
 
 def main(args: list[str] | None = None, **extra: Any) -> None:

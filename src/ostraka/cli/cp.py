@@ -18,7 +18,7 @@ from ostraka.cli.options import (
     store_option,
 )
 from ostraka.cli.output import Meter, orderly
-from ostraka.cli.telling import Teller, carry_out
+from ostraka.cli.telling import STREAM, Teller, carry_out
 from ostraka.client.actions import UPLOAD, Action, Actions
 from ostraka.client.crew import Crew
 from ostraka.client.transfer import Transfer
@@ -26,8 +26,6 @@ from ostraka.client.types import Attributes, Client, Entry, entries
 from ostraka.client.walk import Filter, files, path_in
 from ostraka.errors import Absent, Invalid, OstrakaError
 from ostraka.host import Host
-
-STREAM = "-"
 
 
 @click.command()
@@ -121,6 +119,8 @@ def _check(sources: tuple[str, ...], target: str, recursive: bool) -> None:
             raise Invalid("from standard input comes one object: ostraka cp - s3://BUCKET/KEY", reason="source")
         if not location(target).key or target.endswith("/"):
             raise Invalid(f"what comes from standard input has no name: write {target.rstrip('/')}/NAME", reason="key")
+    if len(sources) > 1 and is_location(target) and location(target).key and not target.endswith("/"):
+        raise Invalid(f"{target} is one object: several sources need a target that ends in /", reason="target")
     if recursive and len(sources) > 1:
         raise Invalid("--recursive takes one source: copy one directory after the other", reason="source")
 
@@ -159,19 +159,19 @@ class _Plan:
 
     def _one(self, source: str, target: str, *, several: bool) -> Action:
         if not is_location(source):
-            return self._upload(source, location(target), several)
+            return self._upload(source, location(target))
         found = location(source, key=True)
         entry = self._entry(found)
         name = found.key.rstrip("/").rpartition("/")[2]
         if is_location(target):
             to = location(target)
-            return self._actions.copy(found.bucket, entry, to.bucket, _named(to, name, target, several))
+            return self._actions.copy(found.bucket, entry, to.bucket, _named(to, name))
         into = target.endswith("/") or os.path.isdir(target)
         if several and not into:
             raise Invalid(f"{target} is no directory: several objects need one, or a name that ends in /")
         return self._actions.download(found.bucket, entry, path_in(Path(target), name) if into else Path(target))
 
-    def _upload(self, source: str, to: Location, several: bool) -> Action:
+    def _upload(self, source: str, to: Location) -> Action:
         if source == STREAM:
             attributes = self._actions.attributes_for(to.key)
 
@@ -183,7 +183,7 @@ class _Plan:
         if os.path.isdir(source):
             raise Invalid(f"{source} is a directory: to copy all that is in it, add --recursive", reason="directory")
         name = os.path.basename(source.rstrip("/"))
-        return self._actions.upload(Path(source), size, to.bucket, _named(to, name, str(to), several))
+        return self._actions.upload(Path(source), size, to.bucket, _named(to, name))
 
     def _entry(self, found: Location) -> Entry:
         try:
@@ -229,10 +229,6 @@ class _Plan:
         return self._actions.download(bucket, entry, path_in(Path(target), name))
 
 
-def _named(to: Location, name: str, target: str, several: bool) -> str:
+def _named(to: Location, name: str) -> str:
     """The key under a target that is a folder, or the target's own."""
-    if not to.key or to.key.endswith("/"):
-        return to.key + name
-    if several:
-        raise Invalid(f"{target} is one object: several sources need a target that ends in /", reason="target")
-    return to.key
+    return to.key + name if not to.key or to.key.endswith("/") else to.key

@@ -121,9 +121,6 @@ def friendly() -> Iterator[None]:
     """Turn the errors that people can do something about into one line and an exit status, without a traceback."""
     try:
         yield
-    except BrokenPipeError:
-        _let_go_of_output()
-        sys.exit(141)
     except click.ClickException as e:
         _show_usage(e)
         sys.exit(e.exit_code)
@@ -132,6 +129,9 @@ def friendly() -> Iterator[None]:
         sys.exit(status_of(e))
     except (KeyboardInterrupt, Terminated) as e:
         number = e.number if isinstance(e, Terminated) else signal.SIGINT
+        if number == signal.SIGPIPE:
+            _let_go_of_output()
+            sys.exit(128 + number)
         by_hand = number == signal.SIGINT
         if by_hand and sys.stderr.isatty():
             click.echo(err=True)  # after the ^C that the terminal shows

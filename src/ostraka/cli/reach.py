@@ -12,13 +12,16 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ostraka.cli.grammar import Where
 from ostraka.cli.output import Bar
 from ostraka.client.types import Client
 from ostraka.config import secret_file
 from ostraka.errors import InUse, Invalid
+
+if TYPE_CHECKING:
+    from ostraka.client.s3 import S3Client
 
 
 def perform(where: Where, command: str, arguments: Mapping[str, Any], *, name: str, as_json: bool) -> dict[str, Any]:
@@ -45,7 +48,7 @@ def perform(where: Where, command: str, arguments: Mapping[str, Any], *, name: s
 def client(where: Where) -> Iterator[Client]:
     """A way to the objects of the store."""
     if where.url:
-        with _over_s3(where.url, _credentials(), ca_file=os.environ.get("AWS_CA_BUNDLE", "")) as remote:
+        with server(where.url) as remote:
             yield remote
         return
     from ostraka.server.asking import ask
@@ -67,6 +70,13 @@ def client(where: Where) -> Iterator[Client]:
 
 
 @contextlib.contextmanager
+def server(url: str) -> Iterator["S3Client"]:
+    """A server by its URL, with the environment's credentials."""
+    with _over_s3(url, _credentials(), ca_file=os.environ.get("AWS_CA_BUNDLE", "")) as remote:
+        yield remote
+
+
+@contextlib.contextmanager
 def _here(directories: tuple[Path, ...]) -> Iterator[Client]:
     from ostraka import library
     from ostraka.client.here import HereClient
@@ -76,7 +86,7 @@ def _here(directories: tuple[Path, ...]) -> Iterator[Client]:
 
 
 @contextlib.contextmanager
-def _over_s3(url: str, keys: tuple[str, ...], *, certificate: str = "", ca_file: str = "") -> Iterator[Client]:
+def _over_s3(url: str, keys: tuple[str, ...], *, certificate: str = "", ca_file: str = "") -> Iterator["S3Client"]:
     from ostraka.client.s3 import S3Client
     from ostraka.client.signing import Credentials
     from ostraka.client.wire import Wire, address_of

@@ -40,7 +40,7 @@ def serve(ctx: click.Context, /, directories: tuple[str, ...], config: str | Non
 
     One directory keeps everything once. Several are disks: data is erasure coded over them, so that any M of them may
     be lost (2-3 disks: M = 1, 4-8: M = 2, 9 and more: M = 4; --ec says otherwise). A new store is made when all of
-    them are empty; an existing one opens from its directories in any order.
+    them are empty; an existing one opens from its directories in any order. Without a DIR, OSTRAKA_STORE names them.
 
     \b
     ostraka serve ./data

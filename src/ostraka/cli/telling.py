@@ -16,6 +16,8 @@ from ostraka.cli.output import Meter, human_size, printable, show_json, status_o
 from ostraka.client.actions import Action
 from ostraka.client.crew import Crew, Stopped
 
+STREAM = "-"  # standard input, or output
+
 _SHARED = (errors.Unavailable, errors.Full, errors.Forbidden, errors.InUse, errors.Refused)
 _SHARED_ERRNOS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE))
 
@@ -63,10 +65,13 @@ class Teller:
 
     def trouble(self, error: Exception, about: str = "") -> None:
         """One object could not be dealt with. Raises it if it is everybody's trouble."""
-        if is_shared(error):
-            raise error
         text = told(error)
-        if about and printable(about) not in text:
+        unnamed = bool(about) and printable(about) not in text
+        if is_shared(error):
+            if unnamed:
+                error.add_note(f"it was met by {about}")
+            raise error
+        if unnamed:
             text = f"{printable(about)}: {text}"
         self.problem(text, status_of(error))
 
@@ -111,4 +116,4 @@ def carry_out(crew: Crew, actions: Iterable[Action], teller: Teller, meter: Mete
         if error is None:
             teller.did(action.verb, action.source, action.target, action.size)
         elif not isinstance(error, Stopped):
-            teller.trouble(error, action.source)
+            teller.trouble(error, action.target if action.source == STREAM else action.source)

@@ -9,7 +9,7 @@ from typing import NoReturn
 from xml.parsers import expat
 
 from ostraka import errors
-from ostraka.client.types import no_bucket, no_object, place
+from ostraka.client.types import bad_bucket_name, no_bucket, no_object, place
 from ostraka.errors import OstrakaError
 
 DEPTH_MAX = 16
@@ -32,6 +32,23 @@ class Element:
     def get(self, name: str) -> str:
         """The text of the first child of that name; "" if there is none."""
         return next((child.text for child in self.children if child.name == name), "")
+
+
+ROOTS = frozenset(
+    (
+        "CompleteMultipartUploadResult",
+        "CopyObjectResult",
+        "CopyPartResult",
+        "DeleteResult",
+        "Error",
+        "GetObjectAttributesResponse",
+        "InitiateMultipartUploadResult",
+        "ListAllMyBucketsResult",
+        "ListBucketResult",
+        "ListMultipartUploadsResult",
+        "ListVersionsResult",
+    )
+)
 
 
 def parse(document: bytes) -> Element:
@@ -60,6 +77,8 @@ def parse(document: bytes) -> Element:
     parser.EntityDeclHandler = refuse
     try:
         parser.Parse(document, True)
+        if root.children[0].name not in ROOTS:
+            refuse()
     except (expat.ExpatError, ValueError, LookupError) as e:
         raise errors.Unavailable(f"what answered is no S3 server: {e}", reason="answer") from None
     return root.children[0]
@@ -92,6 +111,10 @@ def failure(status: int, code: str, message: str, bucket: str, key: str, version
         return no_bucket(bucket)
     if code in ("NoSuchKey", "NoSuchVersion") or (status == 404 and not code):
         return no_object(bucket, key, version_id)
+    if not code and status == 400 and version_id:  # an answer to HEAD has no words
+        return no_object(bucket, key, version_id)
+    if code == "InvalidBucketName":
+        return bad_bucket_name(bucket)
     if code == "NoSuchUpload":
         return errors.Absent(f"the upload to {what} is gone: somebody completed or aborted it", reason="upload")
     if code in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
@@ -104,7 +127,8 @@ def failure(status: int, code: str, message: str, bucket: str, key: str, version
     if code == "RequestTimeTooSkewed":
         return errors.Forbidden("this machine's clock and the server's are too far apart: set them", reason="clock")
     if status == 403:
-        return errors.Forbidden(f"{what}: these credentials do not allow that ({code or status})", reason="access")
+        doubt = "" if code else ", or are not known there"
+        return errors.Forbidden(f"{what}: these credentials do not allow that{doubt}", reason="access")
     said = f"{code or status}{': ' + message if message else ''}"
     if code in _KINDS:
         return _KINDS[code](f"{what}: {said}", reason=code)

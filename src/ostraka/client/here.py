@@ -25,7 +25,7 @@ from ostraka.library import Bucket as StoredBucket
 from ostraka.library import Store
 from ostraka.library import Upload as StoredUpload
 from ostraka.library.bodies import BYTES_AT_ONCE_MAX
-from ostraka.objects.types import ObjectInfo, PartInfo
+from ostraka.objects.types import BadVersionId, ObjectInfo, PartInfo
 from ostraka.s3.checksums import DEFAULT, FULL_OBJECT, full_object
 
 
@@ -183,6 +183,8 @@ def _telling(bucket: str, key: str = "", version_id: str = "") -> Iterator[None]
         if e.reason in ("key", "version", "delete-marker"):
             raise no_object(bucket, key, version_id) from None
         raise
+    except BadVersionId:
+        raise no_object(bucket, key, version_id) from None
 
 
 def _info(stored: ObjectInfo) -> Info:

@@ -27,7 +27,7 @@ from ostraka.client.types import (
     place,
 )
 from ostraka.client.wire import NOTHING, PAUSE_SECONDS, Answer, Wire
-from ostraka.errors import Absent, Conflict, Exists, OstrakaError, PreconditionFailed, Unavailable
+from ostraka.errors import Absent, Conflict, Exists, Forbidden, OstrakaError, PreconditionFailed, Unavailable
 from ostraka.host import Buffer
 from ostraka.s3.checksums import ALGORITHMS, DEFAULT, FULL_OBJECT, full_object
 from ostraka.s3.xml import escape
@@ -80,13 +80,24 @@ class S3Client:
 
     def _document(self, method: str, bucket: str = "", key: str = "", query: Query = (), **more: object) -> Element:
         with self._call(method, bucket, key, query, **more) as answer:  # type: ignore[arg-type]
-            return parse(_read_all(answer))
+            told = parse(_read_all(answer))
+        if told.name == "Error":  # what takes long is begun to be answered before it is known how it ends
+            raise failure(500, told.get("Code"), told.get("Message"), bucket, key)
+        return told
 
     def _done(self, method: str, bucket: str, key: str = "", query: Query = (), **more: object) -> Mapping[str, str]:
         """For what answers with headers only."""
         with self._call(method, bucket, key, query, **more) as answer:  # type: ignore[arg-type]
             _read_all(answer)
             return answer.headers
+
+    def readiness(self) -> str:
+        """Why the server cannot serve now; "" when it can. Only of Ostraka's own servers."""
+        with self._wire.request("GET", "/-/health/ready", last_word=True) as answer:
+            text = _read_all(answer).decode("utf-8", "replace").strip()
+            if answer.status in (200, 503):
+                return "" if answer.status == 200 else text or "it is not ready"
+            raise Unavailable(f"{self._wire.address.url} is no Ostraka server ({answer.status})", reason="url")
 
     # -- buckets
 
@@ -103,7 +114,7 @@ class S3Client:
                 return found
 
     def check_bucket(self, name: str) -> None:
-        self._done("HEAD", name)
+        self._document("GET", name, query=[("list-type", "2"), ("max-keys", "0")])  # HEAD would not say what is wrong
 
     def create_bucket(self, name: str) -> None:
         try:
@@ -151,8 +162,8 @@ class S3Client:
     def head(self, bucket: str, key: str, version_id: str = "") -> Info:
         try:
             headers = self._done("HEAD", bucket, key, headers={"x-amz-checksum-mode": "ENABLED"}, version_id=version_id)
-        except Absent:
-            self.check_bucket(bucket)  # it says nothing of what is absent: the bucket, perhaps
+        except (Absent, Forbidden):
+            self.check_bucket(bucket)  # HEAD says nothing: it may be the bucket that is absent, or a wrong key
             raise
         return _info(bucket, key, headers)
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from ostraka.errors import Absent
+from ostraka.errors import Absent, Invalid
 from ostraka.host import Buffer
 
 OnBytes = Callable[[int], None]  # so many bytes more (or less: they have to be sent again)
@@ -174,6 +174,10 @@ def place(bucket: str, key: str) -> str:
 
 def no_bucket(name: str) -> Absent:
     return Absent(f"there is no bucket {name!r}: `ostraka bucket ls` shows what there is", reason="bucket")
+
+
+def bad_bucket_name(name: str) -> Invalid:
+    return Invalid(f"bucket {name!r}: a name is 3 to 63 lower case letters, digits, dots and hyphens", reason="bucket")
 
 
 def no_object(bucket: str, key: str, version_id: str = "") -> Absent:

@@ -22,6 +22,7 @@ from ostraka.jobs.compact import Compact
 from ostraka.jobs.damage import DamageJournal
 from ostraka.jobs.ground import Budget, Ground, Job, Progress
 from ostraka.jobs.heal import Heal
+from ostraka.jobs.report import JobReport, running
 from ostraka.jobs.scrub import Scrub
 from ostraka.nodes.superblock import Epoch
 
@@ -96,6 +97,19 @@ class Scheduler:
 
     def resume(self) -> None:
         self._running.set()
+
+    def report(self) -> list[JobReport]:
+        """What each job is doing."""
+        now = self._ground.host.clock.monotonic()
+        return [
+            running(
+                turn.job.name,
+                turn.progress,
+                failed=turn.failures > 0,
+                due_in=None if turn.at is None else turn.at - now,
+            )
+            for turn in self._turns
+        ]
 
     def progress(self) -> dict[str, Progress]:
         """What each job came to last, by its name."""

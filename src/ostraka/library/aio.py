@@ -339,7 +339,7 @@ async def open_async(
         raise Invalid("name at least one directory", reason="directories")
     paths = [Path(os.fspath(d)) for d in directories]
     async with open_here(paths, ec=parse_geometry(ec) if ec else None, existing=existing) as store:
-        scheduler = Scheduler(store)
+        scheduler = store.jobs = Scheduler(store)
         await scheduler.start()
         tending = asyncio.get_running_loop().create_task(_tend(store))
         try:

@@ -101,7 +101,18 @@ class Space:
         """Full if the reserve is touched already, by what is known to be free."""
         free, total = self.free()
         if free < (reserve := self._reserve(total, fraction)):
-            raise Full(f"{self._directory}: {free} bytes free, {reserve} of them held back", reason="disk")
+            raise self._full(free, reserve)
+
+    def _full(self, free: int, reserve: int) -> Full:
+        return Full(
+            f"{self._directory}: {free} bytes free, {reserve} of them held back: delete objects, or take a larger disk",
+            reason="disk",
+        )
+
+    def left(self) -> int:
+        """Bytes that clients may still write, by what is known to be free."""
+        free, total = self.free()
+        return max(0, free - self._reserve(total, self._limits.reserve_writes))
 
     @contextlib.contextmanager
     def reserve(self, size: int, fraction: float) -> Iterator[None]:
@@ -111,7 +122,7 @@ class Space:
             reserve = self._reserve(total, fraction)
             promised = sum(_PROMISES.unpack_from(self._words, 8))
             if free - promised - size < reserve:
-                raise Full(f"{self._directory}: {free} bytes free, {reserve} of them held back", reason="disk")
+                raise self._full(free, reserve)
             self._mine += size
             self._store(self._slot, self._mine)
         try:

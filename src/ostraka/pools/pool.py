@@ -94,7 +94,10 @@ class ErasurePool:
         if count - m >= 1:
             return count - m, m
         if some_full:
-            raise Full(f"{count} disks have room left, {m + 1} are needed", reason="disks")
+            raise Full(
+                f"{count} disks have room left, {m + 1} are needed: delete objects, or replace disks by larger ones",
+                reason="disks",
+            )
         raise Unavailable(f"{count} disks can be written, {m + 1} are needed", reason="disks")
 
     def _order(self, write_id: bytes, disks: dict[int, Disk]) -> list[int]:

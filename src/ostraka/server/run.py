@@ -65,12 +65,17 @@ def within_descriptors(limits: Limits, disks: int) -> Limits:
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY:
         return limits
-    own = DESCRIPTORS_OWN + disks * (limits.segment_files_open_max + DESCRIPTORS_PER_DISK)
-    clients = max(CONNECTIONS_MIN, (allowed - own) // 2)  # as many again may be on their way out
+    clients = clients_within(allowed, limits, disks)
     if clients >= limits.connections_max:
         return limits
     log.warning("%d file descriptors: each worker takes %d clients at most (ulimit -n)", allowed, clients)
     return replace(limits, connections_max=clients)
+
+
+def clients_within(descriptors: int, limits: Limits, disks: int) -> int:
+    """How many clients a worker can take with so many file descriptors."""
+    own = DESCRIPTORS_OWN + disks * (limits.segment_files_open_max + DESCRIPTORS_PER_DISK)
+    return max(CONNECTIONS_MIN, (descriptors - own) // 2)  # as many again may be on their way out
 
 
 class _Service:

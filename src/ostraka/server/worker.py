@@ -126,7 +126,7 @@ def owner_main(
         await apply_settings(config, store)
         control = ControlServer(store, limits)
         await control.start(store.membership.paths)
-        scheduler = Scheduler(store)
+        scheduler = store.jobs = Scheduler(store)
         await scheduler.start()
         try:
             first_word.say(b"+" + msgspec.msgpack.encode(store.recovered))

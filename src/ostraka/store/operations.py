@@ -8,12 +8,21 @@ only look, and are answered while another is under way.
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from ostraka.store import credentials, disks, fsck
+from ostraka.jobs import report
+from ostraka.store import credentials, disks, fsck, status
 from ostraka.store.accounts import ROOT_NAME
 from ostraka.store.disks import Progress
 from ostraka.store.store import Store
 
 __all__ = ["AT_ONCE", "OPERATIONS", "Progress"]
+
+
+async def _status(store: Store, progress: Progress) -> dict[str, Any]:
+    return await status.status(store)
+
+
+async def _job_ls(store: Store, progress: Progress) -> dict[str, Any]:
+    return {"jobs": report.rows(status.jobs_of(store))}
 
 
 async def _disk_ls(store: Store, progress: Progress) -> dict[str, Any]:
@@ -75,5 +84,7 @@ OPERATIONS: dict[str, Operation] = {
     "disk-forget": _disk_forget,
     "endpoint": _endpoint,
     "fsck": _fsck,
+    "job-ls": _job_ls,
+    "status": _status,
 }
-AT_ONCE = frozenset({"account-ls", "credentials-show", "disk-ls", "endpoint"})
+AT_ONCE = frozenset({"account-ls", "credentials-show", "disk-ls", "endpoint", "job-ls", "status"})

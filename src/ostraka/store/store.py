@@ -18,6 +18,7 @@ from ostraka.chunks.store import ChunkStore
 from ostraka.errors import Full, OstrakaError, Unavailable
 from ostraka.host import Host
 from ostraka.jobs.damage import DamageJournal
+from ostraka.jobs.scheduler import Scheduler
 from ostraka.limits import LIMITS, Limits
 from ostraka.metrics import Board, Metric
 from ostraka.nodes.keys import NAME as KEYS_NAME
@@ -88,6 +89,7 @@ class Store:
             changes=shared.root_changes,
         )
         self.serving: Serving | None = None  # set by the one process that answers for the service
+        self.jobs: Scheduler | None = None  # set where they run
         self.held = Held(host)
         self.threads = ThreadPoolExecutor(max(THREADS_MIN, 4 * (os.cpu_count() or 1)), "ostraka")
         self.pins = Pins(state.sequence_lately, shared.pins, row)

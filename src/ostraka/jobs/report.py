@@ -1,0 +1,75 @@
+"""What background work is doing, for people: of the process that does it, or what was recorded when nobody does."""
+
+from typing import Any
+
+import msgspec
+
+from ostraka.errors import OstrakaError
+from ostraka.jobs.ground import Progress
+from ostraka.jobs.records import HEAL_KEY, HURT, SCRUB_KEY, HealRecord, ScrubRecord, decode
+from ostraka.state.types import State, prefix_end
+
+HURT_COUNTED_MAX = 10_000
+
+PURPOSES = {
+    "collect": "frees what nothing refers to any more",
+    "checkpoint": "puts a snapshot in the place of the state's log",
+    "heal": "makes stripes whole that lost a shard",
+    "compact": "rewrites segments that are mostly dead",
+    "scrub": "verifies every byte of the state",
+}
+
+
+class JobReport(msgspec.Struct, frozen=True):
+    """One job. ``status``: working, waiting (for ``again_in`` seconds at most), idle (until something changes), failed,
+    or not running. ``done`` of ``total`` (None: unknown) units in this pass."""
+
+    name: str
+    status: str
+    purpose: str
+    done: int = 0
+    total: int | None = None
+    again_in: float | None = None
+    note: str = ""
+
+
+def running(name: str, progress: Progress, *, failed: bool, due_in: float | None) -> JobReport:
+    """A job of this process."""
+    status = "failed" if failed else "working" if progress.more else "idle" if due_in is None else "waiting"
+    again_in = None if due_in is None else max(0.0, round(due_in, 1))
+    purpose = PURPOSES.get(name, "")
+    return JobReport(name, status, purpose, progress.done, progress.total, again_in, progress.note)
+
+
+def recorded(state: State) -> list[JobReport]:
+    """Jobs that nobody runs now, with what they left on record."""
+    heal, scrub = _record(state, HEAL_KEY, HealRecord()), _record(state, SCRUB_KEY, ScrubRecord())
+    reports = []
+    for name, purpose in PURPOSES.items():
+        done = heal.examined if name == "heal" else 0
+        note = ""
+        if name == "heal" and (heal.healing or heal.gone):
+            note = "a pass was begun"
+        if name == "scrub" and scrub.finished:
+            note = "finished before"
+        reports.append(JobReport(name, "not running", purpose, done, note=note))
+    return reports
+
+
+def _record(state: State, key: bytes, default: Any) -> Any:
+    value = state.get(key)
+    if value is None:
+        return default
+    try:
+        return decode(key, value)
+    except OstrakaError:
+        return default
+
+
+def hurt(state: State) -> int:
+    """How many stripes wait to be made whole, as far as readers met them; at most `HURT_COUNTED_MAX` are counted."""
+    return len(state.scan(HURT, prefix_end(HURT), HURT_COUNTED_MAX))
+
+
+def rows(reports: list[JobReport]) -> list[dict[str, Any]]:
+    return [msgspec.to_builtins(report) for report in reports]

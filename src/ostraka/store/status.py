@@ -1,0 +1,161 @@
+"""How a store is: its disks, its room, what it holds, its jobs; and what is wrong, each with the way out."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ostraka import __version__
+from ostraka.errors import Full
+from ostraka.jobs import report, state_copies
+from ostraka.jobs.ground import in_thread, within
+from ostraka.objects.types import ListPage
+from ostraka.store import disks
+from ostraka.store.store import Store
+
+COUNT_SECONDS_MAX = 2.0
+PAGE = 1000
+
+
+async def status(store: Store) -> dict[str, Any]:
+    """All of it; objects are counted as far as `COUNT_SECONDS_MAX` lets."""
+    listed = await disks.list_disks(store)
+    epoch, meta = store.membership.epoch, store.state.meta()
+    carriers = state_copies.carriers(epoch)
+    serving = store.serving
+    jobs = jobs_of(store)
+    hurt = await in_thread(report.hurt, store.state)
+    return {
+        "version": __version__,
+        "store_id": store.membership.store_id.hex(),
+        "url": serving.url if serving else None,
+        "pid": serving.pid if serving else None,
+        "k": epoch.k,
+        "m": epoch.m,
+        "epoch": epoch.number,
+        "read_only": store.membership.read_only or None,
+        "disks": listed["disks"],
+        "state": {
+            "copies": len(carriers),
+            "wanted": min(epoch.m + 1, len(epoch.members)),
+            "disks": [member.number for member in carriers],
+            "commit": meta.commit,
+            "log_bytes": meta.log_bytes,
+            "snapshot_bytes": meta.snapshot_size,
+        },
+        "room": await _room(store, listed["disks"]),
+        "holds": await _holds(store),
+        "jobs": report.rows(jobs),
+        "hurt": hurt,
+        "problems": _problems(store, listed["disks"], jobs, hurt, meta.stopped),
+        "warnings": list(store.recovered.warnings),
+    }
+
+
+def jobs_of(store: Store) -> list[report.JobReport]:
+    """What the jobs do, where this process runs them; else what they left on record."""
+    return store.jobs.report() if store.jobs is not None else report.recorded(store.state)
+
+
+async def _room(store: Store, listed: list[dict[str, Any]]) -> dict[str, int]:
+    """Bytes of objects that still fit, and that fit in all, as erasure coding has it and beyond what is held back."""
+    answering = {row["number"]: Path(row["path"]) for row in listed if row["free"] is not None and row["path"]}
+    try:
+        devices = await within(
+            store.limits.disk_seconds_max,
+            lambda: {number: store.host.files.device(path) for number, path in answering.items()},
+        )
+    except (OSError, TimeoutError):
+        devices = {}
+    shared = Counter(devices.values())  # disks on one device have its room between them
+    free, total = [], []
+    for number, device in devices.items():
+        disk = store.disks.get(number)
+        if disk is not None:
+            free.append(disk.space.left() // shared[device])
+            total.append(disk.space.free()[1] // shared[device])
+    k, m = store.membership.k, store.membership.m
+
+    def usable(sizes: list[int]) -> int:
+        if len(sizes) <= m:
+            return 0
+        if len(sizes) <= k + m:  # every stripe has a shard on each: the smallest one decides
+            return min(sizes) * (len(sizes) - m)
+        return sum(sizes) * k // (k + m)
+
+    return {"free": usable(free), "total": usable(total)}
+
+
+async def _holds(store: Store) -> dict[str, Any]:
+    """Buckets, and live objects with their bytes. ``counted``: whether that is all of them."""
+    clock = store.host.clock
+    until = clock.monotonic() + COUNT_SECONDS_MAX
+    buckets = objects = size = 0
+    counted, after, more = True, "", True
+    while more:
+        found, more = store.objects.list_buckets(None, "", after, PAGE)
+        for bucket in found:
+            after = bucket.name
+            buckets += 1
+            key, again = "", counted
+            while again:
+                page = await in_thread(_page, store, bucket.name, key)
+                objects += len(page.entries)
+                size += sum(entry.size for entry in page.entries)
+                key, again = page.next, page.truncated
+                if again and clock.monotonic() >= until:
+                    counted = again = False
+    return {"buckets": buckets, "objects": objects, "bytes": size, "counted": counted}
+
+
+def _page(store: Store, bucket: str, after: str) -> ListPage:
+    return store.objects.list(bucket, "", "", after, PAGE)
+
+
+_DISK_TROUBLE = {
+    "missing": "is missing: bring it back and name its directory, or",
+    "down": "is out of service: see the log for why, bring it back, or",
+    "vanished": "is not there any more: mount it again and start the server again, or",
+    "hangs": "does not answer: see the kernel's log (dmesg); if it stays so,",
+}
+
+
+def _problems(
+    store: Store, listed: list[dict[str, Any]], jobs: list[report.JobReport], hurt: int, stopped: str
+) -> list[dict[str, str]]:
+    """What somebody has to do something about."""
+    found: list[dict[str, str]] = []
+
+    def tell(what: str, way_out: str) -> None:
+        found.append({"what": what, "way_out": way_out})
+
+    epoch = store.membership.epoch
+    if store.membership.read_only:
+        tell("the store is read-only", store.membership.read_only)
+    if stopped:
+        tell(f"no commit is taken: {stopped}", "start the server again: that recovers the state")
+    for disk in listed:
+        trouble = _DISK_TROUBLE.get(disk["status"])
+        where = f" ({disk['path']})" if disk["path"] else ""
+        if trouble:
+            what, _, way_out = trouble.partition(": ")
+            replace = f"`ostraka disk replace {disk['number']} NEW` rebuilds it on an empty directory"
+            tell(f"disk {disk['number']}{where} {what}", f"{way_out} {replace}")
+        elif disk["status"] == "healing":
+            way_out = "wait: `ostraka job ls` shows how far it is" if store.jobs else "serve the store: that heals it"
+            tell(f"disk {disk['number']}{where} is not healed yet", way_out)
+        on_disk = store.disks.get(disk["number"])
+        if on_disk is not None and not trouble:
+            try:
+                on_disk.space.check(store.limits.reserve_writes)
+            except Full as e:
+                tell(e.message, "delete objects, or replace the disk by a larger one (`ostraka disk replace`)")
+    wanted = min(epoch.m + 1, sum(member.up for member in epoch.members))
+    copies = len(state_copies.carriers(epoch))
+    if copies < wanted:
+        tell(f"{copies} of {wanted} copies of the state are current", "the heal job makes others: `ostraka job ls`")
+    if hurt:
+        tell(f"{hurt} stripes have a bad shard that readers met", "wait: the heal job mends them; else `ostraka fsck`")
+    for job in jobs:
+        if job.status == "failed":
+            tell(f"job {job.name} fails: {job.note}", "it is tried again every minute; the log says more")
+    return found
