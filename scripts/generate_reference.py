@@ -21,7 +21,7 @@ import click
 import ostraka
 from ostraka import config, errors, limits
 from ostraka.chunks.counters import METRICS as CHUNK_METRICS
-from ostraka.cli import COMMANDS, command, output
+from ostraka.cli import COMMANDS, command, grammar, output
 from ostraka.library import aio, blocking
 from ostraka.library.uploads import AsyncUpload
 from ostraka.s3 import errors as s3_errors
@@ -56,10 +56,18 @@ def commands() -> str:
         "What `ostraka COMMAND --help` says. Every error is one line on standard error, and the exit status tells what "
         "kind it is of:",
         code(_statuses()),
+        "## How things are addressed",
+        _grammar(),
     ]
     for name, found in _commands(command, "ostraka"):
         parts += [f"## {name}", code(_help(found, name))]
     return "\n\n".join(parts)
+
+
+def _grammar() -> str:
+    """The docstring of ostraka.cli.grammar, its blocks of code in Markdown's way."""
+    _, _, rest = inspect.cleandoc(grammar.__doc__ or "").partition("\n\n")
+    return rest.replace("::", ":").replace("``", "`")
 
 
 def _statuses() -> str:
