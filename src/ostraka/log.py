@@ -5,6 +5,7 @@ of fields, never a header or a query as it came.
 """
 
 import asyncio
+import errno
 import logging
 import os
 import sys
@@ -55,6 +56,7 @@ class AccessLog:
         self._fd = 2 if path == "-" else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         self._lines: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._torn = False  # the last line in the file has no end: its disk was full
         self._encoder = msgspec.json.Encoder()
 
     def write(self, record: object) -> None:
@@ -66,14 +68,18 @@ class AccessLog:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
 
     def flush(self) -> None:
-        """Write what is held; a log that cannot be written never stops the service."""
+        """Write what is held; a log that cannot be written never stops the service, but loses what it cannot write."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         lines, self._lines = self._lines, []
         if lines:
+            text = b"".join((b"\n", *lines) if self._torn else lines)
             try:
-                os.write(self._fd, b"".join(lines))
+                written = os.write(self._fd, text)
+                self._torn = not text[:written].endswith(b"\n")
+                if written < len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as e:
                 logging.getLogger("ostraka.log").warning("the access log cannot be written: %s", e)
 
