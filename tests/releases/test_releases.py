@@ -1,7 +1,6 @@
 """Formats of released versions open for ever: a small store of each release is opened, read whole, and written to."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -60,11 +59,12 @@ def test_a_release_takes_little_room_in_the_repository(release: str) -> None:
     assert sum(path.stat().st_size for path in (HERE / release).iterdir()) <= SIZE_MAX
 
 
-def test_there_is_a_store_of_every_tagged_release_and_of_the_one_to_come() -> None:
+def test_there_is_a_store_of_every_release_that_is_tagged_or_about_to_be() -> None:
     tags = subprocess.run(["git", "tag", "--list", "v*"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
-    tagged = {tag.removeprefix("v") for tag in tags.split()}
-    assert tagged <= set(RELEASES)
-    assert re.match(r"\d+\.\d+\.\d+", ostraka.__version__)[0] in RELEASES  # type: ignore[index]
+    released = {tag.removeprefix("v") for tag in tags.split()}
+    if "dev" not in ostraka.__version__:
+        released.add(ostraka.__version__)
+    assert released <= set(RELEASES)
 
 
 def test_the_stores_have_keys_that_protect_nothing() -> None:
