@@ -27,7 +27,7 @@ os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
 import mfusepy
 
 from ostraka.testing.faults import Rule, failure
-from ostraka.testing.survival import ROOT, Resize, Strictness, Write, write_all
+from ostraka.testing.survival import ROOT, OpenFile, Resize, Strictness, Write
 from ostraka.testing.volume import Handle, Inode, Volume
 
 HIDDEN = ".fuse_hidden"
@@ -262,7 +262,7 @@ class Disk(Volume, mfusepy.Operations):  # type: ignore[misc]
             durable = bool(handle.flags & SYNCED_OPENS) and self._synced("dsync", handle.path)
             handle.implied_sync = bool(handle.flags & SYNCED_OPENS)
             old = os.pread(inode.fd, len(data), offset) if offset < inode.size else b""
-            write_all(inode.fd, data, offset)
+            OpenFile(inode.fd).write(data, offset)
             if not (durable and not inode.pending.records):
                 inode.pending.add(Write(offset, old, data, inode.size, durable))
                 inode.pending.write_back(PENDING_BYTES_MAX)

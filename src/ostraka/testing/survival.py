@@ -15,8 +15,8 @@ Two levels of strictness:
 ``ext4``   any fsync commits all directory steps so far, what is lost is lost from the end, and a file has not grown
            where its data did not arrive.
 
-It knows nothing of FUSE. Not modelled: sectors that rot because a neighbour was written, and times and modes
-(durable at once).
+It knows nothing of FUSE, nor of where contents are kept. Not modelled: sectors that rot because a neighbour was
+written, and times and modes (durable at once).
 """
 
 import os
@@ -24,12 +24,44 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 SECTOR = 512
 ROOT = 1
 
 Strictness = Literal["posix", "ext4"]
+
+
+class Content(Protocol):
+    """The bytes of one file, wherever they are kept."""
+
+    def size(self) -> int: ...
+
+    def write(self, data: bytes, offset: int) -> None: ...
+
+    def resize(self, size: int) -> None: ...
+
+
+class OpenFile:
+    """Content behind a descriptor."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def write(self, data: bytes, offset: int) -> None:
+        """pwrite, continued until all of it is written."""
+        view = memoryview(data)
+        while view:
+            done = os.pwrite(self._fd, view, offset)
+            view, offset = view[done:], offset + done
+
+    def resize(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
 
 
 @dataclass(slots=True)
@@ -86,30 +118,24 @@ class PendingFile:
             done += 1
         del self.records[:done]
 
-    def cut(self, fd: int, rng: random.Random, strictness: Strictness = "posix", *, forget_all: bool = False) -> None:
-        """Turn the open file into what survived. Takes every pending change back, then replays by seed."""
+    def cut(
+        self, content: Content, rng: random.Random, strictness: Strictness = "posix", *, forget_all: bool = False
+    ) -> None:
+        """Turn the file into what survived. Takes every pending change back, then replays by seed."""
         for record in reversed(self.records):
-            _undo(fd, record)
-        _replay(fd, self.records, rng, strictness, _mood(rng, forget_all))
+            _undo(content, record)
+        _replay(content, self.records, rng, strictness, _mood(rng, forget_all))
         self.sync()
 
 
-def _undo(fd: int, record: Write | Resize) -> None:
+def _undo(content: Content, record: Write | Resize) -> None:
     if isinstance(record, Write):
-        write_all(fd, record.old, record.offset)
+        content.write(record.old, record.offset)
         if record.old_size < record.offset + len(record.new):
-            os.ftruncate(fd, record.old_size)
+            content.resize(record.old_size)
     else:
-        os.ftruncate(fd, record.old_size)
-        write_all(fd, record.tail, record.new_size)
-
-
-def write_all(fd: int, data: bytes, offset: int) -> None:
-    """pwrite, continued until all of it is written."""
-    view = memoryview(data)
-    while view:
-        done = os.pwrite(fd, view, offset)
-        view, offset = view[done:], offset + done
+        content.resize(record.old_size)
+        content.write(record.tail, record.new_size)
 
 
 def _mood(rng: random.Random, forget_all: bool) -> str:
@@ -118,7 +144,9 @@ def _mood(rng: random.Random, forget_all: bool) -> str:
     return "none" if forget_all else mood
 
 
-def _replay(fd: int, records: list[Write | Resize], rng: random.Random, strictness: Strictness, mood: str) -> None:
+def _replay(
+    content: Content, records: list[Write | Resize], rng: random.Random, strictness: Strictness, mood: str
+) -> None:
     plans: list[tuple[Write | Resize, list[tuple[int, int]], bool]] = []
     forced: set[int] = set()  # sectors of which a later, partial write was kept: they hold what was there before it
     for record in reversed(records):
@@ -133,9 +161,9 @@ def _replay(fd: int, records: list[Write | Resize], rng: random.Random, strictne
         plans.append((record, runs, phantom))
     for record, runs, phantom in reversed(plans):
         if isinstance(record, Resize):
-            os.ftruncate(fd, record.new_size)
+            content.resize(record.new_size)
         else:
-            _apply(fd, record, runs, phantom)
+            _apply(content, record, runs, phantom)
 
 
 def _coin(rng: random.Random, mood: str) -> bool:
@@ -173,12 +201,12 @@ def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
             begin = i
 
 
-def _apply(fd: int, record: Write, runs: list[tuple[int, int]], phantom: bool) -> None:
+def _apply(content: Content, record: Write, runs: list[tuple[int, int]], phantom: bool) -> None:
     for start, end in runs:
-        write_all(fd, record.new[start - record.offset : end - record.offset], start)
+        content.write(record.new[start - record.offset : end - record.offset], start)
     grown = record.offset + len(record.new)
-    if phantom and grown > record.old_size and os.fstat(fd).st_size < grown:
-        os.ftruncate(fd, grown)  # the size arrived, the data did not
+    if phantom and grown > record.old_size and content.size() < grown:
+        content.resize(grown)  # the size arrived, the data did not
 
 
 Change = tuple[int, str, int | None]  # (directory, name, inode or None for "no such name")

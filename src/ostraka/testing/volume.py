@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ostraka.testing.faults import Faults, failure
-from ostraka.testing.survival import ROOT, Namespace, PendingFile, Strictness
+from ostraka.testing.survival import ROOT, Namespace, OpenFile, PendingFile, Strictness
 
 
 @dataclass(slots=True)
@@ -115,7 +115,7 @@ class Volume:
                 if inode.pending.records:
                     lost["files"] += 1
                     rng = random.Random(f"{seed}/{number}")
-                    inode.pending.cut(self._fd(inode), rng, self.strictness, forget_all=forget_all)
+                    inode.pending.cut(OpenFile(self._fd(inode)), rng, self.strictness, forget_all=forget_all)
             self.save(self.names.cut(random.Random(f"{seed}/names"), forget_all=forget_all))
             return lost
 
