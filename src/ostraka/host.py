@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import mmap
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -59,6 +60,14 @@ class Files(Protocol):
     def rename(self, old: Path, new: Path) -> None: ...
 
     def unlink(self, path: Path) -> None: ...
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a directory with all that is in it, or a file."""
+        ...
+
+    def exists(self, path: Path) -> bool:
+        """Whether something is there. Never raises: what cannot be asked is not there."""
+        ...
 
     def mkdir(self, path: Path) -> None: ...
 
@@ -179,6 +188,15 @@ class SystemFiles:
 
     def unlink(self, path: Path) -> None:
         os.unlink(path)
+
+    def remove_tree(self, path: Path) -> None:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+    def exists(self, path: Path) -> bool:
+        return os.path.exists(path)
 
     def mkdir(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)

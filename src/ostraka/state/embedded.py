@@ -384,7 +384,7 @@ class EmbeddedState:
 
     def _open_index(self, generation: int) -> Map:
         path = self._files.map_path(generation)
-        if not path.exists():
+        if not self._files.files.exists(path):
             raise Unavailable(
                 "the index of the state is not there; the owner has to open it first", reason="state_index"
             )

@@ -15,7 +15,7 @@ from lmdb import verify as structure_of
 
 from ostraka.errors import OstrakaError
 from ostraka.state.meta import load_meta
-from ostraka.state.ordered import LmdbMap
+from ostraka.state.ordered import LmdbMap, Map
 from ostraka.state.rebuild import read_rows
 from ostraka.state.report import IndexReport
 from ostraka.state.rows import DIGEST_MASK, row_hash
@@ -29,6 +29,14 @@ def _walk(path: str, size_max: int, *, structure: bool) -> IndexReport:
         if notes:
             return IndexReport(False, note="; ".join(notes[:_STRUCTURE_NOTES_MAX]))
     index = LmdbMap(Path(path), size_max, readonly=True)
+    try:
+        return inspect(index)
+    finally:
+        index.close()
+
+
+def inspect(index: Map) -> IndexReport:
+    """All rows of an open index, against the digest of its commit."""
     txn = index.begin()
     try:
         meta = load_meta(txn, index)
@@ -49,7 +57,6 @@ def _walk(path: str, size_max: int, *, structure: bool) -> IndexReport:
         return IndexReport(False, note=str(error))
     finally:
         txn.abort()
-        index.close()
 
 
 def main(arguments: list[str]) -> int:

@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from typing import Any
 import msgspec
 
 from ostraka.errors import Corrupt, Invalid, OstrakaError, Refused, Unavailable
+from ostraka.host import Files
 from ostraka.jobs import heal, state_copies
 from ostraka.jobs.ground import Budget, in_thread, within
 from ostraka.jobs.heal import Heal
@@ -300,7 +300,7 @@ def _adopt(store: Store, target: Member, path: Path) -> int:
     _hold(store, path)
     files.publish(path / MARKER, msgspec.json.encode({"store": membership.store_id.hex()}), mode=0o600)
     for name in OURS - {MARKER}:
-        _wipe(path / name)
+        _wipe(path / name, files)
     with membership.exclusive():
         epoch = membership.epoch
         number = epoch.next_number
@@ -331,7 +331,7 @@ def _rejoin(store: Store, joined: Member, path: Path) -> None:
         )
     _hold(store, path)
     for name in (MARKER, *DERIVED):
-        _wipe(path / name)
+        _wipe(path / name, store.host.files)
     with membership.exclusive():
         epoch = membership.epoch
         _open(store, joined.number, path)
@@ -348,12 +348,9 @@ def _open(store: Store, number: int, path: Path) -> None:
     store.membership.add_disk(number, path, disk)
 
 
-def _wipe(path: Path) -> None:
+def _wipe(path: Path, files: Files) -> None:
     with contextlib.suppress(FileNotFoundError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        files.remove_tree(path)
 
 
 def _hold(store: Store, path: Path) -> None:

@@ -13,14 +13,13 @@ What it does, in this order, each step safe to be interrupted and done again:
 import contextlib
 import logging
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from ostraka.errors import Refused, Unavailable
-from ostraka.host import Host
+from ostraka.host import Files, Host
 from ostraka.nodes import keys as keyring
 from ostraka.nodes import opening as openings
 from ostraka.nodes import superblock
@@ -145,7 +144,7 @@ def survey_and_judge(
             made.append(keyring.create(store_id, host, root))
             for member in epoch.members:
                 disk = numbered[member.number]
-                discard_derived(disk)  # of a format that a crash ended
+                discard_derived(disk, host.files)  # of a format that a crash ended
                 if member.state:
                     format_copy(host, store_id, Copy(member.disk_id, disk / STATE), epoch.number)
                     keyring.write(made[0], [disk], host)  # syncs the directory, for the state's copy as well
@@ -160,11 +159,11 @@ def survey_and_judge(
     return opening, keys, formatted
 
 
-def discard_derived(disk: Path) -> None:
+def discard_derived(disk: Path, files: Files) -> None:
     """Remove state copy, state index and shard index from a disk; its shards stay."""
     for name in DERIVED:
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(disk / name)
+            files.remove_tree(disk / name)
 
 
 def take_in(opening: openings.Opening, host: Host, shared: Shared) -> Membership:
@@ -172,7 +171,7 @@ def take_in(opening: openings.Opening, host: Host, shared: Shared) -> Membership
     for number, path in list(opening.stale.items()):
         log.warning("%s (disk %d) was away: its state copy and index are discarded, its shards verified", path, number)
         try:
-            discard_derived(path)
+            discard_derived(path, host.files)
         except OSError as e:  # it can be read and not be changed: as good as missing
             opening.stale.pop(number)
             opening.missing[number] = f"{path} was away, and what is outdated there cannot be removed: {e}"

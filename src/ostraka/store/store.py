@@ -36,6 +36,7 @@ from ostraka.state.embedded import EmbeddedState
 from ostraka.state.engine import OnCopyFailed
 from ostraka.state.opening import open_owner as open_state_owner
 from ostraka.state.opening import open_shared as open_state_shared
+from ostraka.state.ordered import LmdbMap, OpenMap
 from ostraka.state.truth import Copy
 from ostraka.store.accounts import StateAccounts, stored_root
 from ostraka.store.guard import Admission
@@ -174,6 +175,7 @@ def open_owner(
     host: Host | None = None,
     limits: Limits = LIMITS,
     accept_loss: bool = False,
+    open_map: OpenMap = LmdbMap,
 ) -> Store:
     """Recover the store in these directories and open it; the caller holds its lock (recovery.hold). ``accept_loss``:
     even without commits that no copy of the state gives back (rescue.py).
@@ -186,7 +188,7 @@ def open_owner(
     try:
         held.take_others([*opening.present.values(), *opening.stale.values()], paths)
         members = take_in(opening, host, shared)
-        state, index = _recover_state(opening, members, host, limits, accept_loss=accept_loss)
+        state, index = _recover_state(opening, members, host, limits, accept_loss, open_map)
         recovered = Recovered(
             store_id=opening.store_id,
             epoch=members.epoch,
@@ -225,7 +227,7 @@ def _rotated(keys: Keys, state: EmbeddedState, members: Membership, host: Host) 
 
 
 def _recover_state(
-    opening: Opening, members: Membership, host: Host, limits: Limits, *, accept_loss: bool
+    opening: Opening, members: Membership, host: Host, limits: Limits, accept_loss: bool, open_map: OpenMap
 ) -> tuple[EmbeddedState, Path]:
     """The state of the copies that are current, and where its index is: on the first of their disks that takes it."""
 
@@ -249,6 +251,7 @@ def _recover_state(
                 on_copy_failed=_evict_by_id(members),
                 limits=limits,
                 accept_loss=accept_loss,
+                open_map=open_map,
             )
         except (OSError, OstrakaError) as e:
             of_the_place = isinstance(e, OSError | Full) or e.reason == "state_index"
@@ -259,7 +262,14 @@ def _recover_state(
             return state, index
 
 
-def open_worker(recovered: Recovered, shared: Shared, row: int, host: Host, limits: Limits = LIMITS) -> Store:
+def open_worker(
+    recovered: Recovered,
+    shared: Shared,
+    row: int,
+    host: Host,
+    limits: Limits = LIMITS,
+    open_map: OpenMap = LmdbMap,
+) -> Store:
     """Join a store that an owner has opened."""
     paths = {n: Path(p) for n, p in recovered.paths.items()}
     members = Membership(
@@ -267,7 +277,12 @@ def open_worker(recovered: Recovered, shared: Shared, row: int, host: Host, limi
     )
     members.refresh()
     state = open_state_shared(
-        host, recovered.store_id, Path(recovered.index), on_copy_failed=_evict_by_id(members), limits=limits
+        host,
+        recovered.store_id,
+        Path(recovered.index),
+        on_copy_failed=_evict_by_id(members),
+        limits=limits,
+        open_map=open_map,
     )
     return _assemble(recovered, members, state, shared, row, host, limits, owner=False)
 
