@@ -5,12 +5,15 @@ import errno
 from collections.abc import Callable
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from ostraka.host import File, Host, SystemFiles
 from ostraka.nodes import keys, superblock
 from ostraka.state import Mutation, Put
-from ostraka.store.store import Store, open_here
+from ostraka.state.ordered import LmdbMap, Map
+from ostraka.store.recovery import hold
+from ostraka.store.store import Store, new_shared, open_here, open_owner
 
 
 class Unwritable(SystemFiles):
@@ -116,3 +119,27 @@ def test_keys_that_cannot_be_written_anew_are_taken_from_where_they_are(tmp_path
 
     serve(paths, KeysStay())
     assert superblock.read(SystemFiles(), paths[1]) is not None
+
+
+def test_a_disk_on_which_the_index_cannot_even_be_opened_passes_it_to_the_next(tmp_path: Path) -> None:
+    """LMDB's own error came through, as a traceback, where the next disk with a copy of the state would have done."""
+    paths = form(tmp_path)
+    tried: list[Path] = []
+
+    def open_map(path: Path, size_max: int) -> Map:
+        tried.append(path)
+        if paths[0] in path.parents:
+            raise lmdb.DiskError("mdb_env_open: No space left on device")
+        return LmdbMap(path, size_max)
+
+    async def use() -> None:
+        host = Host()
+        with hold(paths, host, make=False):
+            store = open_owner(paths, new_shared(1), 0, existing=True, host=host, open_map=open_map)
+            assert store.state.get(b"zkey") == b"value"
+            await store.close()
+
+    asyncio.run(use())
+    assert len(tried) > 1
+    assert paths[0] in tried[0].parents
+    assert paths[0] not in tried[-1].parents
