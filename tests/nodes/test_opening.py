@@ -179,6 +179,24 @@ def test_a_disk_that_was_called_down_comes_back_stale_and_its_state_is_not_read(
         judge([paths[0], *paths[3:5]])  # the newest epoch is known, and none of its state carriers is here
 
 
+def test_a_store_opens_when_one_disk_is_lost_and_as_many_as_it_bears_come_back_from_an_absence(tmp_path: Path) -> None:
+    """It was refused for ever, though nothing was lost: three current disks were too few for 4+2, and those that had
+    been away were not counted, while no command but `disk replace`, which has to open the store, could bring more."""
+    paths = dirs(tmp_path, 6)
+    members = membership(form(paths, 4, 2))
+    kept = [(path / superblock.NAME).read_bytes() for path in paths]
+    for away in (4, 5):
+        members.evict(away, "pulled")
+        (paths[away] / superblock.NAME).write_bytes(kept[away])
+    opened = judge([*paths[:2], *paths[3:]])  # they are back, and disk 2 is lost
+    assert opened is not None
+    assert sorted(opened.present) == [0, 1, 3]
+    assert sorted(opened.stale) == [4, 5]
+    assert sorted(opened.missing) == [2]
+    with pytest.raises(Refused, match="only 2 of 6 disks are here"):
+        judge([paths[0], paths[1], paths[4]])  # without a majority they cannot be taken back
+
+
 def test_a_disk_that_missed_an_epoch_in_which_it_stayed_up_is_current(tmp_path: Path) -> None:
     paths = dirs(tmp_path, 6)
     members = membership(form(paths, 4, 2))

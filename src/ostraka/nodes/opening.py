@@ -269,7 +269,10 @@ def _match(found: Sequence[Found], store_id: bytes, epoch: Epoch, joined: Sequen
             f"of the disks {', '.join(str(d.number) for d in epoch.members if d.state)}; older copies are never read",
             reason="stale-state",
         )
-    if len(present) < epoch.k and len(present) <= len(epoch.members) // 2:
+    count, minority = len(present), len(epoch.members) // 2
+    if count + len(stale) > minority:  # enough for an epoch that takes back those that were away: their shards count
+        count += len(stale)
+    if count < epoch.k and count <= minority:
         raise Refused(
             f"only {len(present)} of {len(epoch.members)} disks are here, and reading needs {epoch.k}: name the others "
             f"({', '.join(str(n) for n in sorted(missing))}), or bring them back",
