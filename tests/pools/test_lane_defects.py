@@ -10,9 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from ostraka.host import SystemClock
+from ostraka.host import Host, SystemClock
+from ostraka.limits import LIMITS
 from ostraka.nodes.types import Disk, Owner, ShardWrite
-from ostraka.pools.lanes import Hung, Lane
+from ostraka.pools.lanes import Hung, Lane, Lanes
 
 
 class Memory(bytearray):
@@ -142,5 +143,34 @@ def test_a_process_that_was_stopped_does_not_take_its_disks_for_failed() -> None
         go.set()
         assert await call
         lane.close()
+
+    asyncio.run(run())
+
+
+def test_a_disk_that_is_first_called_while_the_lanes_close_does_not_end_the_closing() -> None:
+    """What was given up meanwhile began the threads of its disk, and `close` ended by "dictionary changed size": the
+    state was left open, and no disk was closed."""
+
+    async def run() -> None:
+        lanes = Lanes(Host(), LIMITS, None)
+        late: list[asyncio.Future[None]] = []
+
+        class First(Recorder):
+            number = 1
+
+        second = First()
+        second.number = 2
+
+        def slowly() -> None:
+            loop.call_soon_threadsafe(lambda: late.append(lanes.of(cast(Disk, second)).writes.call(lambda: None)))
+            time.sleep(0)
+            began.set()
+
+        loop, began = asyncio.get_running_loop(), threading.Event()
+        lanes.of(cast(Disk, First())).writes.call(slowly)
+        began.wait()  # the loop has the other disk's call in its queue now, behind what `close` does first
+        await lanes.close()
+        assert len(late) == 1
+        await late[0]
 
     asyncio.run(run())

@@ -294,6 +294,7 @@ class Lanes:
             self._tending.cancel()
             self._tending = None
         loop = asyncio.get_running_loop()
-        for threads in self._disks.values():
+        while self._disks:  # what is given up meanwhile may still begin a disk's threads
+            _, threads = self._disks.popitem()
             await loop.run_in_executor(None, threads.close)
         await loop.run_in_executor(None, self._cpu.close)
