@@ -164,3 +164,24 @@ async def test_nothing_is_read_twice_by_a_store_that_is_at_rest(tmp_path: Path, 
             assert not (await compact.run_once(Budget(store.host.clock, 60.0, 1000))).more
         assert compact.segments_done == done
         assert await read(store, next(iter(contents.keys))) is not None
+
+
+async def test_segments_of_the_smallest_shards_are_not_rewritten_for_ever(tmp_path: Path, seed: int) -> None:
+    """Bodies a few bytes longer than a chunk leave tails of a few bytes, whose records are no larger than what the
+    footer says of them: of a segment of such tails little more than half ever counted as alive, dead or not."""
+    contents = Contents(seed)
+    limits = replace(SMALL, segment_records_max=8, direct_shard_size_min=16 * KIB)  # large shards lie elsewhere
+    async with opened(directories(tmp_path, 4), limits) as store:
+        for number in range(24):
+            await contents.put(store, f"k{number}", limits.chunk_size + 5)
+        for disk in store.disks.values():
+            for writer in disk._writers:
+                writer.seal()
+        compact = compact_of(store)
+        await compact.run_once(Budget(store.host.clock, 60.0, 50))
+        assert compact.segments_done == 0
+        for number in range(20):
+            await contents.delete(store, f"k{number}")
+        await until_done(store, Collect(store), compact)
+        assert compact.segments_done > 0, "what is really dead is taken away as before"
+        await contents.check(store)

@@ -1,9 +1,11 @@
 """Compaction: segments that are mostly dead are rewritten, so that their room comes back.
 
-The bound. A closed segment (`liveness.closed`) is kept only while at least ``limits.compact_live_ratio`` of it is
-alive, so what a disk holds in closed segments is at most live / 0.6. Beside that it holds what may not be judged yet:
-the segments that processes append to (at most ``segment_size_max`` each, four a process and disk), and what died within
-the grace or is held by a reader. Together: at most 3 x live, and a constant that grows with neither time nor traffic.
+The bound. A closed segment (`liveness.closed`) is kept only while at least ``limits.compact_live_ratio`` of what it
+holds beside header and footer is alive (it would have those again: with the smallest shards they are half of a file).
+So what a disk holds in closed segments is at most live / 0.6, and footers. Beside that it holds what may not be judged
+yet: the segments that processes append to (at most ``segment_size_max`` each, four a process and disk), and what died
+within the grace or is held by a reader. Together: at most 3 x live, and a constant that grows with neither time nor
+traffic.
 Segments are taken worst first, one at a time.
 
 The index counts as alive whatever it names, and that is too much after a crash, a failed request or a rebuild. So every
@@ -11,7 +13,7 @@ segment, once closed, is held against the state one time (`_reconcile`), and sha
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from ostraka.errors import Corrupt, Full, OstrakaError
@@ -20,7 +22,16 @@ from ostraka.jobs.liveness import closed, liveness, undecided
 from ostraka.nodes import recovery
 from ostraka.nodes.local import LocalDisk
 from ostraka.nodes.shard_index import SegmentInfo
-from ostraka.segments.format import SegmentId
+from ostraka.segments.format import (
+    BUFFERED_ALIGNMENT,
+    CELL_SUM_SIZE,
+    DIRECT_ALIGNMENT,
+    SEGMENT_HEADER_SIZE,
+    SegmentId,
+    align,
+    footer_size,
+)
+from ostraka.segments.writer import Extent
 from ostraka.state.types import State
 
 log = logging.getLogger("ostraka.jobs")
@@ -36,13 +47,20 @@ class _Candidate(NamedTuple):
     segment: SegmentId
 
 
+class _Judged(NamedTuple):
+    """A closed segment that was held against the state."""
+
+    live: int  # bytes that the index counts as alive since
+    overhead: int  # of its header and footer
+
+
 class Compact:
     name = "compact"
 
     def __init__(self, ground: Ground, on_damage: OnDamage) -> None:
         self._ground = ground
         self._on_damage = on_damage
-        self._reconciled: dict[int, dict[SegmentId, int]] = {}  # bytes that the index counts as alive since
+        self._reconciled: dict[int, dict[SegmentId, _Judged]] = {}
         self._not_before: dict[SegmentId, float] = {}  # segments that could not be rewritten, until when
         self.bytes_freed = 0
         self.segments_done = 0
@@ -78,7 +96,7 @@ class Compact:
             if released:
                 judged = await self._closed(disk)
             for info in judged:
-                share = info.live / info.total if info.total else 0.0
+                share = _live_share(info, self._reconciled[number].get(info.segment))
                 if share < ground.limits.compact_live_ratio and info.segment not in self._not_before:
                     found.append(_Candidate(share, number, info.segment))
         return found
@@ -96,16 +114,20 @@ class Compact:
         ended first."""
         released = 0
         before = self._reconciled.get(disk.number, {})
-        seen = {i.segment: min(before[i.segment], i.live) for i in judged if i.segment in before}
+        seen = {
+            info.segment: known._replace(live=min(known.live, info.live))
+            for info in judged
+            if (known := before.get(info.segment)) is not None
+        }
         self._reconciled[disk.number] = seen
         for info in judged:
-            if info.segment in seen and info.live <= before[info.segment]:
+            if info.segment in seen and info.live <= before[info.segment].live:
                 continue
             if not budget.left:
                 return None
-            count, size = await in_thread(_release_dead, disk, self._ground.state, info.segment)
+            count, size, overhead = await in_thread(_release_dead, disk, self._ground.state, info.segment)
             released += count
-            seen[info.segment] = max(0, info.live - size)
+            seen[info.segment] = _Judged(max(0, info.live - size), overhead)
             budget.rows -= 1
         return released
 
@@ -137,12 +159,20 @@ class Compact:
         self._not_before[segment] = ground.host.clock.monotonic() + _RETRY_SECONDS
 
 
-def _release_dead(disk: LocalDisk, state: State, segment: SegmentId) -> tuple[int, int]:
-    """Forget the shards of a closed segment that no row names; returns how many, and their bytes."""
+def _live_share(info: SegmentInfo, judged: _Judged | None) -> float:
+    """How much of what could be dead is alive: a segment of which nothing is dead has 1, however small its shards."""
+    size = info.total - (judged.overhead if judged is not None else 0)
+    return info.live / size if size > 0 else 0.0
+
+
+def _release_dead(disk: LocalDisk, state: State, segment: SegmentId) -> tuple[int, int, int]:
+    """Forget the shards of a closed segment that no row names; returns how many, their bytes, and those of the
+    segment's header and footer."""
     read = recovery.read_headers(disk.host, disk.path, disk.identity, segment)
     if read is None:
-        return 0, 0
+        return 0, 0, 0
     size = 0
+    overhead = _overhead(read[0], sealed=read[1])
     is_live = liveness(state, disk.number)
     dead: list[tuple[bytes, int]] = []
     for extent in read[0]:
@@ -158,7 +188,15 @@ def _release_dead(disk: LocalDisk, state: State, segment: SegmentId) -> tuple[in
             size += extent.size
     if dead:
         disk.release(dead)
-    return len(dead), size
+    return len(dead), size, overhead
+
+
+def _overhead(extents: Sequence[Extent], *, sealed: bool) -> int:
+    """Bytes of a segment's header, and of its footer if it has one."""
+    direct = any(extent.header.data_offset % DIRECT_ALIGNMENT == 0 for extent in extents)
+    alignment = DIRECT_ALIGNMENT if direct else BUFFERED_ALIGNMENT
+    footer = footer_size((len(extent.header.cells) // CELL_SUM_SIZE for extent in extents), alignment) if sealed else 0
+    return align(SEGMENT_HEADER_SIZE, alignment) + footer
 
 
 def _is_gone(disk: LocalDisk, segment: SegmentId) -> bool:

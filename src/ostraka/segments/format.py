@@ -9,7 +9,7 @@ a cell's checksum is seeded with (write id, index, cell number), and so stays tr
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -293,6 +293,12 @@ def pack_footer(records: Sequence[tuple[int, bytes]], at: int, seed: int, alignm
         0,
     )[:-8]
     return table + bytes(padding) + trailer + _SUM.pack(xxh3_64_intdigest(trailer, seed=seed))
+
+
+def footer_size(cell_counts: Iterable[int], alignment: int) -> int:
+    """Bytes of the footer of a segment whose records have so many cells each."""
+    table = sum(FOOTER_ENTRY.size + record_header_size(count) for count in cell_counts)
+    return align(table + FOOTER_TRAILER_SIZE, alignment)
 
 
 def unpack_trailer(raw: Buffer, seed: int) -> tuple[int, int, int, int] | None:
