@@ -30,6 +30,8 @@ _SUM: Final = struct.Struct("<Q")
 _SEGMENT: Final = struct.Struct("<QQQB7x")
 _READERS_MAX: Final = 1024
 
+_SUFFIXES: Final = (b"", *(bytes((n,)) for n in range(256)))  # of the key of one copy after the other
+
 SEALED: Final = 1
 SETTLED: Final = 2  # every write in it was committed or given up: anybody may compact it
 
@@ -157,7 +159,7 @@ class ShardIndex:
             live: dict[SegmentId, int] = {}
             for e in extents:
                 key = e.header.key
-                for suffix in (b"", *(bytes((n,)) for n in range(256))):
+                for suffix in _SUFFIXES:
                     if txn.put(key + suffix, _pack_row(key + suffix, e), overwrite=False):
                         live[e.segment] = live.get(e.segment, 0) + e.size
                         break
