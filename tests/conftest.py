@@ -36,7 +36,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 # Rooms whose single tests take longest. They begin first, so that no process is left with a long one at the end.
-LONG_FIRST = ("packaging", "crash", "clients", "bench", "house", "state")
+LONG_FIRST = ("packaging", "crash", "simulation", "clients", "bench", "house", "state")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -38,6 +38,7 @@ ENTRIES = {
     "ostraka.testing",
     "ostraka.testing.mount",
     "ostraka.testing.plugin",
+    "ostraka.testing.simulation.__main__",
 }
 
 # Law 12: who may reach past the seams of host.py, and why

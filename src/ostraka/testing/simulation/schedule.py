@@ -1,0 +1,297 @@
+"""One schedule: a store is served, used, crashed, recovered, mended and looked through, all by one seed.
+
+What varies from seed to seed is drawn first (`Plan`): how many workers and clients, how often a strand is overtaken,
+what goes wrong. Then the machine runs. What should not have happened is returned, in words.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from ostraka.errors import OstrakaError
+from ostraka.limits import LIMITS, Limits
+from ostraka.objects.types import Bucket, Versioning
+from ostraka.store.operations import OPERATIONS
+from ostraka.store.store import Store
+from ostraka.testing.simulation import checks
+from ostraka.testing.simulation.adversary import Adversary, Menu
+from ostraka.testing.simulation.clients import BLOCK, OWNER, Bodies, Client, World
+from ostraka.testing.simulation.history import Impossible
+from ostraka.testing.simulation.linking import linked
+from ostraka.testing.simulation.machine import Machine, seeded
+from ostraka.testing.simulation.scheduler import Scheduler, Stuck
+from ostraka.testing.simulation.service import Hangs, PowerCut, Service
+
+log = logging.getLogger("ostraka.testing")
+
+CAPACITY = 64 << 20
+QUIET_SECONDS = 400.0  # of virtual time, in which jobs have to come to rest
+ATTEMPTS = 30
+
+SMALL = replace(
+    LIMITS,
+    inline_size_max=64,
+    pack_size_max=400,
+    chunk_size=BLOCK,
+    frame_size=256,
+    cell_size=256,
+    pack_cell_size=128,
+    pack_bytes_max=2048,
+    pack_slots_max=6,
+    segment_size_max=6144,
+    segment_records_max=12,
+    direct_shard_size_min=1 << 30,
+    read_piece_max=1024,
+    chunks_per_commit_max=2,
+    slices_embedded_max=2,
+    manifest_page_entries_max=3,
+    batch_mutations_max=8,
+    log_bytes_before_checkpoint=6 << 10,
+    log_files_before_checkpoint=6,
+    collect_grace_seconds=2.0,
+    collect_batch_rows_max=8,
+    jobs_piece_rows=20,
+    part_size_min=1,
+    segment_files_open_max=3,
+    scan_rows_max=1000,
+)
+
+
+@dataclass
+class Geometry:
+    """A store's shape."""
+
+    k: int
+    m: int
+    disks: int
+
+    def __str__(self) -> str:
+        return f"{self.k}+{self.m} on {self.disks}"
+
+
+@dataclass
+class Plan:
+    """What a seed decides before anything runs."""
+
+    seed: int
+    geometry: Geometry
+    limits: Limits = SMALL
+    workers: int = 1
+    clients: int = 2
+    requests: int = 20
+    phases: int = 1
+    likely: float = 0.3
+    pause: float = 1.0
+    buckets: dict[str, Versioning] = field(default_factory=dict)
+    menu: Menu = field(default_factory=Menu)
+
+
+def draw(seed: int, geometry: Geometry) -> tuple[Plan, random.Random]:
+    """The plan of a seed, and the generator that goes on from there."""
+    rng = seeded(f"{geometry}/{seed}")
+    plan = Plan(seed, geometry)
+    plan.workers = rng.choice((1, 1, 2, 3))
+    plan.clients = rng.choice((1, 2, 3))
+    plan.requests = rng.choice((8, 15, 30))
+    plan.phases = rng.choice((1, 1, 2))
+    plan.likely = rng.choice((0.02, 0.2, 0.5, 0.9))
+    plan.pause = rng.choice((0.05, 0.5, 3.0))
+    plan.buckets = {"plain": "", "versions": rng.choice(("Enabled", "Suspended"))}
+    if rng.random() < 0.3:  # nothing goes wrong but the power: faults hide races
+        plan.menu = Menu(kill=0.0, errors=0.0, fails_once=0.0, slow=0.1, hangs=0.0, full=0.0)
+    elif geometry.m:
+        plan.menu = Menu(blackout=0.25, vanish=0.25, lies=0.1, flips_at_rest=0.15, flips_on_read=0.1)
+    return plan, rng
+
+
+@dataclass
+class Verdict:
+    """What came of a schedule. ``failures`` is empty if all is well; ``digest`` is the same whenever it is run."""
+
+    seed: int
+    failures: list[str]
+    calls: int
+    turns: int
+    answered: int
+    recoveries: int
+    digest: str
+
+
+class Director:
+    """Runs one schedule."""
+
+    def __init__(self, plan: Plan, rng: random.Random) -> None:
+        self.plan = plan
+        self.rng = rng
+        self.scheduler = Scheduler(rng)
+        self.scheduler.likely = plan.likely
+        self.machine = Machine(self.scheduler)
+        self.world = World(rng, plan.buckets, Bodies(rng), pause=plan.pause)
+        shape = plan.geometry
+        paths = [self.machine.add_disk(CAPACITY) for _ in range(shape.disks)]
+        self.service = Service(self.machine, paths, plan.limits, plan.workers, (shape.k, shape.m), self._serve)
+        self.service.on_recovered = self.world.history.recovered
+        self.adversary = Adversary(self.machine, self.service, plan.menu, shape.m)
+        self.failures: list[str] = []
+        self.numbers = {path.name: number for number, path in enumerate(paths)}  # of the disks, as the store has them
+
+    def run(self) -> Verdict:
+        with linked(self.machine):
+            try:
+                self.scheduler.run(self.scheduler.spawn(None, "director", self._direct))
+            except Stuck as error:
+                self.failures.append(f"stuck: {error}")
+            self.machine.shut_down()
+            self.failures += self.world.failures + self.machine.failures
+            self.scheduler.close()
+        if not self.failures:
+            try:
+                self.world.history.check()
+            except Impossible as error:
+                self.failures.append(str(error))
+        return Verdict(
+            self.plan.seed,
+            self.failures,
+            self.machine.calls,
+            self.scheduler.turns,
+            self.world.history.answered,
+            self.service.recoveries,
+            f"{self.machine.calls}-{self.scheduler.turns}-{self.rng.getrandbits(32):08x}",
+        )
+
+    async def _serve(self, store: Store, row: int) -> None:
+        clients = [Client(self.world, store, f"{row}.{n}") for n in range(self.plan.clients)]
+        await asyncio.gather(*(client.run() for client in clients))
+
+    # -- the course of a schedule
+
+    def _direct(self) -> None:
+        try:
+            self._through(self._format)
+            for _ in range(self.plan.phases):
+                self.world.left = self.plan.requests
+                self.adversary.begin()
+                self._through(self._use)
+                self.adversary.end()
+                if self.world.failures:
+                    return
+                if self.rng.random() < 0.5:
+                    self._through(self._mend)
+            self._through(self._mend)
+            self._through(self._look_through)
+        except Hangs as error:
+            self.failures.append(f"hangs: {error}")
+        except OstrakaError as error:
+            self.failures.append(f"the store cannot be used: {error!r}")
+
+    def _through(self, work: Callable[[], None]) -> None:
+        """Do it in a served store, which is recovered as often as the power goes."""
+        for attempt in range(ATTEMPTS):
+            try:
+                self.service.start()
+                work()
+                return
+            except PowerCut:
+                log.info("the power went")
+            except OstrakaError as error:
+                log.info("the store cannot be used now: %s", error)
+                if attempt + 1 == ATTEMPTS or not self.adversary.busy:
+                    raise
+                self.service.kill()
+                self.scheduler.sleep(20.0)
+            self.machine.events.clear()
+        raise Hangs("the store does not come up")
+
+    def _format(self) -> None:
+        """A store with its buckets; nothing goes wrong yet."""
+
+        async def buckets(store: Store) -> None:
+            for name, versioning in self.plan.buckets.items():
+                await store.objects.create_bucket(name, OWNER, "us-east-1")
+                if versioning:
+                    await store.objects.update_bucket(name, partial(_versioned, versioning))
+
+        self.service.ask(buckets)
+        self.service.stop()
+
+    def _use(self) -> None:
+        """Until the clients are done; then it ends, in one way or another."""
+        world, service, rng = self.world, self.service, self.rng
+        if not service.attend(lambda: world.left <= 0):
+            raise Hangs("requests are not answered")
+        if rng.random() < 0.4:
+            service.kill()
+        else:
+            service.attend(lambda: False, rng.choice((1.0, 30.0)))
+            service.stop()
+
+    def _mend(self) -> None:
+        """What an operator does: lost disks are replaced, damage is looked for; then the store has to become whole."""
+        done = self.adversary.done
+        for name in sorted(done.thrown_away | done.bad):
+            self._replace(name)
+        if done.needs_fsck:
+            self._patiently(partial(OPERATIONS["fsck"], progress=_silent, repair=True))
+        self.service.attend(lambda: False, QUIET_SECONDS)
+        self.failures += self.service.ask(checks.verify_whole)
+        self.adversary.mended()
+        self.service.stop()
+
+    def _replace(self, name: str) -> None:
+        """An empty disk in the place of one that is gone for good, or that says nothing of itself any more."""
+        lost = next((path for path in self.service.paths if path.name == name), None)
+        if lost is None:
+            return
+        number = self.numbers[name]
+
+        async def is_down(store: Store) -> bool:
+            member = store.membership.epoch.member(number)
+            return member is not None and not member.up
+
+        if self.service.ask(is_down):
+            new = self.machine.add_disk(CAPACITY)
+            command = partial(OPERATIONS["disk-replace"], progress=_silent, old=str(number), new=str(new))
+            self.numbers[new.name] = self._patiently(command)["new"]
+            self.service.paths[self.service.paths.index(lost)] = new
+
+    def _patiently(self, operation: Callable[..., Any]) -> Any:
+        """As an operator who gives the command again when it asks for that."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return self.service.ask(operation)
+            except OstrakaError as error:
+                if not error.retry or attempt + 1 == ATTEMPTS:
+                    raise
+                self.service.attend(lambda: False, 30.0)
+        return None
+
+    def _look_through(self) -> None:
+        """With nobody using the store, everything has to fit."""
+        self.service.attend(lambda: False, 60.0)
+        for child in (self.service.workers[0], self.service.owner):
+            self.service.ask(self._verify, child)
+        self.service.stop()
+
+    async def _verify(self, store: Store) -> None:
+        await checks.verify_answers(self.world, store, "check")
+        if not self.world.failures:
+            self.failures += checks.verify_references(store)
+            self.failures += await checks.verify_shards(store)
+
+
+def _versioned(versioning: Versioning, bucket: Bucket) -> Bucket:
+    return replace(bucket, versioning=versioning)
+
+
+def _silent(step: str, done: int, total: int | None) -> None:
+    """Progress that nobody watches."""
+
+
+def run(seed: int, geometry: Geometry) -> Verdict:
+    """Run the schedule of that seed."""
+    plan, rng = draw(seed, geometry)
+    return Director(plan, rng).run()
