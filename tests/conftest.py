@@ -5,6 +5,7 @@ Environment: ``OSTRAKA_TEST_SEED`` replaces the seed that every random test star
 """
 
 import os
+import signal
 import subprocess
 import tempfile
 import zlib
@@ -23,7 +24,10 @@ settings.load_profile("ostraka")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A file system in memory knows neither O_DIRECT nor a slow sync: leave it for /var/tmp."""
+    """A file system in memory knows neither O_DIRECT nor a slow sync: leave it for /var/tmp. And a shell has what runs
+    in its background ignore Ctrl-C, as would all that the tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     kind = subprocess.run(
         ["stat", "--file-system", "--format=%T", tempfile.gettempdir()], capture_output=True, text=True, check=False
     )
