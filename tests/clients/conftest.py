@@ -12,6 +12,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 from client_endpoint import Endpoint
 from client_tls import Authority
 
+# Clients of which every run has both schemes; of the others it has HTTPS, and the soak HTTP as well: twelve minutes are
+# not enough for all of it. What differs by scheme, framing and trust, is mostly seen over HTTPS.
+BOTH_SCHEMES = {"test_boto3", "test_aws_cli", "test_rclone", "test_trees", "test_page"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.path.stem not in BOTH_SCHEMES:
+            parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+            if parameters.get("endpoint") == "http":
+                item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
