@@ -12,18 +12,26 @@ sys.path.insert(0, str(Path(__file__).parent))
 from client_endpoint import Endpoint
 from client_tls import Authority
 
-# Clients of which every run has both schemes; of the others it has HTTPS, and the soak HTTP as well: twelve minutes are
-# not enough for all of it. What differs by scheme, framing and trust, is mostly seen over HTTPS.
-BOTH_SCHEMES = {"test_boto3", "test_aws_cli", "test_rclone", "test_trees", "test_page"}
+# What every run has over both schemes; of the rest it has HTTPS, and the soak HTTP as well: twelve minutes are not
+# enough for all of it. What differs by scheme, framing and trust, is mostly seen over HTTPS. A tree takes a client 10
+# to 25 s of processor time: each run has it over one of the two.
+BOTH_SCHEMES = {"test_boto3", "test_rclone", "test_page"}
+TREES_OVER_HTTP = {"awscli", "boto3-1.34", "s3cmd"}
+
+
+def in_every_run(test: pytest.Item) -> bool:
+    parameters = test.callspec.params if isinstance(test, pytest.Function) and hasattr(test, "callspec") else {}
+    scheme = parameters.get("endpoint")
+    if test.path.stem == "test_trees":
+        return scheme == ("http" if parameters["tool"].name in TREES_OVER_HTTP else "https")
+    return scheme != "http" or test.path.stem in BOTH_SCHEMES
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.parent == Path(__file__).parent and item.path.stem not in BOTH_SCHEMES:
-            parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-            if parameters.get("endpoint") == "http":
-                item.add_marker(pytest.mark.slow)
+        if item.path.parent == Path(__file__).parent and not in_every_run(item):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
