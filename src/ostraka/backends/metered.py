@@ -242,16 +242,17 @@ class _Counted:
 
     async def _pieces(self, pieces: AsyncIterator[Buffer]) -> AsyncIterator[Buffer]:
         self.size = 0
-        while True:
-            self._meter.pause()
-            try:
-                piece = await anext(pieces, None)
-            except Exception:
-                self._meter.source_failed = True
-                raise
-            finally:
-                self._meter.go_on()
-            if piece is None:
-                return
-            self.size += memoryview(piece).nbytes
-            yield piece
+        async with ended(pieces):
+            while True:
+                self._meter.pause()
+                try:
+                    piece = await anext(pieces, None)
+                except Exception:
+                    self._meter.source_failed = True
+                    raise
+                finally:
+                    self._meter.go_on()
+                if piece is None:
+                    return
+                self.size += memoryview(piece).nbytes
+                yield piece

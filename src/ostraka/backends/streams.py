@@ -3,19 +3,21 @@
 from collections.abc import AsyncGenerator
 
 from ostraka.backends.backend import Source
+from ostraka.backends.iterators import ended
 from ostraka.errors import Invalid, Truncated
 from ostraka.host import Buffer
 
 
 async def exactly(source: Source, size: int | None) -> AsyncGenerator[Buffer, None]:
-    """The pieces of the source; Truncated (reason "body") if they are not ``size`` bytes (None: any number)."""
-    pieces = source() if callable(source) else source
+    """The pieces of the source; Truncated (reason "body") if they are not ``size`` bytes (None: any number). A source
+    that is left early is closed when this is."""
     done = 0
-    async for piece in pieces:
-        done += len(memoryview(piece).cast("B"))
-        if size is not None and done > size:
-            raise Truncated(f"the source holds more than the {size} bytes that were declared", reason="body")
-        yield piece
+    async with ended(aiter(source() if callable(source) else source)) as pieces:
+        async for piece in pieces:
+            done += len(memoryview(piece).cast("B"))
+            if size is not None and done > size:
+                raise Truncated(f"the source holds more than the {size} bytes that were declared", reason="body")
+            yield piece
     if size is not None and done < size:
         raise Truncated(f"the source ended after {done} of {size} bytes", reason="body")
 

@@ -148,9 +148,10 @@ class LocalBackend(Backend):
             return self._staging.publish(staged, path, turn)
 
         try:
-            async for piece in exactly(source, size):
-                with translated(path):
-                    await spool.add(piece)
+            async with ended(exactly(source, size)) as pieces:
+                async for piece in pieces:
+                    with translated(path):
+                        await spool.add(piece)
             return await self._change(path, publish)
         except BaseException:
             self._threads.later(staged.discard)
@@ -291,9 +292,10 @@ class LocalBackend(Backend):
         staged = await self._run(path, lambda: self._uploads.begin(path, token, offset), Staged.keep)
         spool = Spool(self._threads, staged, self._limits.local_gather_size, offset)
         try:
-            async for piece in exactly(source, None):
-                with translated(path):
-                    await spool.add(piece)
+            async with ended(exactly(source, None)) as pieces:
+                async for piece in pieces:
+                    with translated(path):
+                        await spool.add(piece)
         finally:
             with translated(path):
                 await self._threads.finish(spool.end)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 
 from ostraka.backends.backend import Source
+from ostraka.backends.iterators import ended
 from ostraka.host import Buffer
 
 
@@ -31,19 +32,20 @@ class Sending:
         self._waiting = False
 
     async def pieces(self) -> AsyncIterator[Buffer]:
-        pieces = self._begin()
-        while True:
-            self._touched = self._waiting = True
-            try:
-                piece = await anext(pieces)
-            except StopAsyncIteration:
-                return
-            except Exception as error:
-                raise SourceFailed(error) from error
-            finally:
-                self._waiting = False
-                self._passed += 1
-            yield piece
+        self._touched = True
+        async with ended(self._begin()) as pieces:
+            while True:
+                self._waiting = True
+                try:
+                    piece = await anext(pieces)
+                except StopAsyncIteration:
+                    return
+                except Exception as error:
+                    raise SourceFailed(error) from error
+                finally:
+                    self._waiting = False
+                    self._passed += 1
+                yield piece
 
     def may_be_replayed(self) -> bool:
         return self._is_function or not self._touched

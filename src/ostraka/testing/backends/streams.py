@@ -79,6 +79,32 @@ async def a_source_that_breaks_changes_nothing(backend: Backend) -> None:
 
 
 @case()
+async def a_source_that_is_left_early_is_closed(backend: Backend) -> None:
+    left: list[str] = []
+    begun = asyncio.Event()
+
+    async def source(name: str) -> AsyncIterator[Buffer]:
+        try:
+            while True:
+                yield content(500_000)
+                begun.set()
+                await asyncio.sleep(0)
+        finally:
+            left.append(name)
+
+    with refused(Truncated, "body"):
+        await backend.write_stream("a", source("too long"), 700_000)
+    same(left, ["too long"], "the sources that were closed when the write was over")
+    begun.clear()
+    task = asyncio.create_task(backend.write_stream("a", source("cancelled"), 1 << 40))
+    await begun.wait()
+    task.cancel()
+    with refused(asyncio.CancelledError):
+        await task
+    same(left, ["too long", "cancelled"], "the sources that were closed when the write was over")
+
+
+@case()
 async def a_write_that_is_cancelled_changes_nothing(backend: Backend) -> None:
     await backend.write("a", b"before")
     waiting = asyncio.Event()
