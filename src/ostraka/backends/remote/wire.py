@@ -5,6 +5,9 @@ would fail by its own success. No URL stands in an error: the query may hold a s
 """
 
 import asyncio
+import atexit
+import sys
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -30,6 +33,7 @@ from ostraka.host import Buffer, Files
 from ostraka.limits import LIMITS, Limits
 
 READ_BYTES = 1 << 20  # of a body, handed on at once
+EXIT_SECONDS_MAX = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,20 @@ class Wire:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
+
+
+@atexit.register
+def _let_strangers_end() -> None:
+    """The client's own threads wake our loop, and may still be at that when the loop has done all it had to and the
+    program ends: a thread of no Python's making that wants the interpreter then aborts the process (obstore's does so
+    too). At the latest after a few seconds the program ends nevertheless."""
+    tick, left = threading.Event(), EXIT_SECONDS_MAX
+    while left > 0:
+        ours = {thread.ident for thread in threading.enumerate() if not thread.name.startswith("Dummy-")}
+        if sys._current_frames().keys() <= ours:
+            return
+        tick.wait(0.001)
+        left -= 0.001
 
 
 def near(limits: Limits) -> Wire:
