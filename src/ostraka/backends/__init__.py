@@ -1,7 +1,8 @@
 """Byte stores addressed by path - a local directory, S3, Azure, memory - behind one interface that may be retried.
 
-backend.py says what every one of them means, paths.py which paths there are, configs.py how one is described. Public: a
-program uses it by itself, and the backend pool, the block store's remote and ``ostraka.metadatadb`` stand on it.
+backend.py says what every one of them means, paths.py which paths there are, configs.py how one is described, urls.py
+how one is named in a word. Public: a program uses it by itself, and the backend pool, the block store's remote and
+``ostraka.metadatadb`` stand on it.
 """
 
 from ostraka.backends.backend import (
@@ -29,9 +30,11 @@ from ostraka.backends.local import LocalBackend
 from ostraka.backends.memory import MemoryBackend
 from ostraka.backends.metered import MeteredBackend, metrics_for
 from ostraka.backends.resilience import BreakerState, Resilience, ResilientBackend, Statistics
+from ostraka.backends.urls import Address, address
 from ostraka.backends.wrapper import Operation
 
 __all__ = [
+    "Address",
     "Backend",
     "BreakerState",
     "Capability",
@@ -58,6 +61,7 @@ __all__ = [
     "Stat",
     "Statistics",
     "WritesConditionally",
+    "address",
     "from_config",
     "known_types",
     "metrics_for",
