@@ -15,7 +15,7 @@ wake = BaseSelectorEventLoop._write_to_self
 def wake_and_be_late(self):
     wake(self)
     if threading.get_ident() != main:  # the loop goes on meanwhile, and the program to its end
-        for _ in range(2000):
+        for _ in range(500):
             time.sleep(0)
 
 async def work():
