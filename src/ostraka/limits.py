@@ -142,6 +142,8 @@ class Limits:
     remote_part_size: int = 16 * MIB  # of the first parts; later ones are larger (uploads.py)
     remote_parts_at_once_max: int = 4  # parts of one upload on their way
     remote_upload_bytes_max: int = 256 * MIB  # held by all streams that are being sent
+    copy_resume_size_min: int = 16 * MIB  # a copy to a local backend of this size on goes on after an interruption
+    copies_at_once_max: int = 8  # files of one recursive copy between backends
     remote_batches_at_once_max: int = 4  # requests of one batch deletion
 
 

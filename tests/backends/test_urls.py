@@ -72,10 +72,26 @@ def test_a_path_is_made_a_place_of_its_own(tmp_path: Path) -> None:
         assert refused.value.reason == "path"
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://b/a%3Fb%25c d?endpoint=http://127.0.0.1:9000",
+        "s3://b/",
+        "az://c/é/?endpoint=http://127.0.0.1:1&account=me",
+        "memory:a/b",
+        "file:///data/x/a",
+    ],
+)
+def test_an_address_tells_its_url(url: str) -> None:
+    assert address(url).url() == url
+    assert address(address(url).url("a?b%c")).path == "a?b%c"
+    assert address("s3://b/x/").place().url("y") == "s3://b/x/y"
+
+
 BAD = {
     "ftp://host/a": "'ftp://host/a': no such kind of URL; there are file:, s3:, az:, memory:",
     "s4://bucket/a": "did you mean s3:?",
-    "a.txt": "no such kind of URL",
+    "a.txt": "no such kind of URL; there are file:, s3:, az:, memory:; a file is file:a.txt",
     "": "no such kind of URL",
     "s3://": "names no bucket",
     "az:///a": "names no container",

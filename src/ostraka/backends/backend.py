@@ -30,7 +30,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self, TypeVar, cast, runtime_checkable
 
 from ostraka.backends.iterators import ended
@@ -181,6 +181,7 @@ class Partial:
 
     length: int
     sha256: str  # lower-case hex, of those bytes
+    digest: Any = field(default=None, compare=False, repr=False)  # hashlib's object that took them in, to go on from
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,20 @@ class Address:
         """The backend. NotSupported (reason "extra") if it needs a package that is not installed."""
         return from_config(self.config)
 
+    def url(self, path: str | None = None) -> str:
+        """The URL of a path (else of this one) in that backend, such as a person could give; the same for the same."""
+        config, kind = self.config, self.config["type"]
+        if kind == "local":
+            place = f"file://{config['root'].rstrip('/')}/"
+        elif kind == "memory":
+            place = "memory:"
+        else:
+            place = f"s3://{config['bucket']}/" if kind == "s3" else f"az://{config['container']}/"
+        names = [config.get("prefix", ""), self.path if path is None else path]
+        whole = "/".join(name for name in names if name).replace("%", "%25").replace("?", "%3F")
+        options = "&".join(f"{name}={config[name]}" for name in ("endpoint", "account") if name in config)
+        return f"{place}{whole}{'?' if options else ''}{options}"
+
     def place(self) -> "Address":
         """The path as a place of its own: the address of a backend whose paths all begin there, and no path in it.
         Invalid (reason "path") for what cannot be one."""
@@ -58,6 +72,7 @@ def address(url: str) -> Address:
     if not colon or scheme not in _SCHEMES:
         near = difflib.get_close_matches(scheme, _SCHEMES, n=1, cutoff=0.5) if colon else []
         hint = f"did you mean {near[0]}:?" if near else f"there are {', '.join(f'{s}:' for s in _SCHEMES)}"
+        hint += "" if colon or not url else f"; a file is file:{url.partition('?')[0]}"
         raise Invalid(f"{url.partition('?')[0]!r}: no such kind of URL; {hint}", reason="config")
     raw, _, query = rest.partition("?")
     read, known = _SCHEMES[scheme]

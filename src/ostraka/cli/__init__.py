@@ -22,6 +22,7 @@ COMMANDS = {
     "sync": ("ostraka.cli.sync", "sync"),
     "cat": ("ostraka.cli.cat", "cat"),
     "rm": ("ostraka.cli.rm", "rm"),
+    "backend": ("ostraka.cli.backend", "backend"),
     "account": ("ostraka.cli.account", "account"),
     "credentials": ("ostraka.cli.credentials", "credentials"),
     "disk": ("ostraka.cli.disk", "disk"),

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -62,7 +62,8 @@ def stub(answer: Callable[[Asked], Say]) -> Iterator[Stub]:
                 self.send_header("Content-Length", str(len(said.body) if said.length is None else said.length))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(said.body)
+                with suppress(OSError):  # who asked has gone
+                    self.wfile.write(said.body)
             self.close_connection = said.length is not None
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _any

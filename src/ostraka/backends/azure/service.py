@@ -163,6 +163,15 @@ class AzureService:
     async def begin(self, key: str) -> str:
         return self._host.random(8).hex()
 
+    async def parts(self, key: str, upload: str) -> dict[int, str]:
+        try:
+            answer = await self._asked("GET", key, {"comp": "blocklist", "blocklisttype": "uncommitted"})
+        except Absent:
+            return {}
+        names = [text(e, "Name") for e in parsed(answer.body).iterfind("UncommittedBlocks/Block")]
+        blocks = {base64.b64decode(name).decode("latin-1"): name for name in names}
+        return {int(b[len(upload) :]): name for b, name in blocks.items() if b.startswith(upload)}
+
     async def put_part(self, key: str, upload: str, number: int, *, body: bytes) -> str:
         block = base64.b64encode(f"{upload}{number:08d}".encode()).decode()
         await self._asked("PUT", key, {"comp": "block", "blockid": block}, None, body)

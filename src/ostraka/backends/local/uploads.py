@@ -95,7 +95,7 @@ class Uploads:
         while size := file.preadv([buffer], length):
             digest.update(buffer[:size])
             length += size
-        return Partial(length, digest.hexdigest())
+        return Partial(length, digest.hexdigest(), digest)
 
     def abandon(self, path: str, token: str) -> None:
         """Its file is gone. Who is appending to it goes on into nothing."""

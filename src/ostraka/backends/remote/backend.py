@@ -111,6 +111,26 @@ class RemoteBackend(Backend):
         self._check_claimed(Capability.CONDITIONAL)
         return await self._service.put(self._key(path), bytes(data), if_match=match, if_absent=match is None)
 
+    # -- writing in parts, by who will remember them (copying.TakesParts)
+
+    def part_size(self, size: int) -> int:
+        return self._uploads.part_size(size)
+
+    async def begin_parts(self, path: str) -> str:
+        return await self._service.begin(self._key(path))
+
+    async def parts_there(self, path: str, upload: str) -> dict[int, str]:
+        return await self._service.parts(self._key(path), upload)
+
+    async def write_part(self, path: str, upload: str, number: int, data: bytes) -> str:
+        return await self._service.put_part(self._key(path), upload, number, body=data)
+
+    async def finish_parts(self, path: str, upload: str, told: list[str]) -> str:
+        return await self._service.complete(self._key(path), upload, told)
+
+    async def abort_parts(self, path: str, upload: str) -> None:
+        await self._service.abort(self._key(path), upload)
+
     # -- reading
 
     @asynccontextmanager

@@ -63,6 +63,10 @@ class Service(Protocol):
         """Keep part ``number`` (from 1); what ``complete`` wants to know of it."""
         ...
 
+    async def parts(self, key: str, upload: str) -> dict[int, str]:
+        """What was told of each part that is there, by number. Absent ("upload") if the upload is not."""
+        ...
+
     async def complete(self, key: str, upload: str, parts: Sequence[str], *, if_absent: bool = False) -> str:
         """Publish the parts, in order; the ETag."""
         ...

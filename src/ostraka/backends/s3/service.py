@@ -194,6 +194,17 @@ class S3Service:
         query = {"partNumber": str(number), "uploadId": upload}
         return etag_of((await self._asked("PUT", key, query, None, body)).headers.get("etag", ""), key)
 
+    async def parts(self, key: str, upload: str) -> dict[int, str]:
+        found: dict[int, str] = {}
+        marker = "0"
+        while marker:
+            query = {"uploadId": upload, "part-number-marker": marker, "max-parts": "1000"}
+            root = parsed((await self._asked("GET", key, query)).body)
+            for element in root.iterfind("Part"):
+                found[int(text(element, "PartNumber"))] = text(element, "ETag").strip('"')
+            marker = text(root, "NextPartNumberMarker") if text(root, "IsTruncated") == "true" else ""
+        return found
+
     async def complete(self, key: str, upload: str, parts: Sequence[str], *, if_absent: bool = False) -> str:
         listed = "".join(
             f"<Part><PartNumber>{n}</PartNumber><ETag>&quot;{escape(etag)}&quot;</ETag></Part>"
