@@ -9,10 +9,13 @@ import asyncio
 import importlib
 import inspect
 import json
+import os
 import sys
+import traceback
 from pathlib import Path
 
-if __name__ == "__main__":
+
+def work():
     job = json.load(sys.stdin)
     script = Path(job["script"])
     sys.path.insert(0, str(script.parent))
@@ -20,3 +23,14 @@ if __name__ == "__main__":
     if inspect.isawaitable(result):
         result = asyncio.run(result)
     json.dump(result, sys.stdout)
+
+
+if __name__ == "__main__":
+    status = 0
+    try:
+        work()
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    os._exit(status)  # threads that a client leaves behind (obstore, pyarrow) may abort an interpreter that is ending
