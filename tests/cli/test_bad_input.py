@@ -129,6 +129,17 @@ def test_the_url_of_something_else_is_told(person: Program, chatterbox: str) -> 
         assert "no S3 server" in done.err
 
 
+@pytest.fixture(scope="module")
+def kept() -> Iterator[list[Program]]:
+    """Each way to a store in which there is something to be lost; it is there still when all slips were made."""
+    programs: list[Program] = []
+    yield programs
+    for program in programs:
+        program.directory = Path.cwd()
+        rows = program.well("ls", "-r", "s3://slips", "--json").rows
+        assert [(row["key"], row["size"]) for row in rows] == [("dir/below", 5), ("there", 5)]
+
+
 @pytest.mark.parametrize(
     ("words", "status", "says"),
     [
@@ -177,12 +188,14 @@ def test_the_url_of_something_else_is_told(person: Program, chatterbox: str) -> 
     ids=lambda value: named(value) if isinstance(value, list) else str(value),
 )
 def test_a_slip_is_named_with_the_way_out(
-    program: Program, words: list[str], status: int | None, says: list[str]
+    program: Program, kept: list[Program], words: list[str], status: int | None, says: list[str]
 ) -> None:
     bucket = "slips"
-    program.well("bucket", "create", bucket, "--exist-ok")
-    program.well("cp", "-", f"s3://{bucket}/there", "-q", stdin=b"there")
-    program.well("cp", "-", f"s3://{bucket}/dir/below", "-q", stdin=b"below")
+    if program.way not in [other.way for other in kept]:
+        kept.append(program)
+        program.well("bucket", "create", bucket)
+        program.well("cp", "-", f"s3://{bucket}/there", "-q", stdin=b"there")
+        program.well("cp", "-", f"s3://{bucket}/dir/below", "-q", stdin=b"below")
     here = program.directory
     (here / "file").write_text("file")
     (here / "directory" / "there" / "there").mkdir(parents=True)
@@ -198,7 +211,6 @@ def test_a_slip_is_named_with_the_way_out(
         assert status in (1, 2)
     one_line(done, status, *[say.replace("{b}", bucket) for say in says])
     assert everything(here) == before
-    assert program.well("cat", f"s3://{bucket}/there").out == "there"
 
 
 def as_nobody(directory: Path, *words: str) -> tuple[int, str]:
