@@ -18,22 +18,24 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import uvloop
 from load import inside, starts, streams
-from load.inside import Files
+from load.inside import Files, Round
 from load.machine import Meter, describe
 from load.report import HEAD, Figure, as_json, line
 from load.small import Rig
 from load.target import BUCKET, Target, ostraka
+from load.wrk import WrongAnswers
 
 from ostraka import open_async
 
+T = TypeVar("T")
 KIB, MIB = 1 << 10, 1 << 20
 SMALL = 4 * KIB
 PROGRAMS = {  # of load/begin.py
@@ -57,7 +59,7 @@ class Plan:
     patience: float  # seconds that are waited for a quiet moment
 
 
-FULL = Plan(5, 4.0, 20_000, 64 * MIB, 9, 15.0)
+FULL = Plan(5, 4.0, 20_000, 64 * MIB, 7, 5.0)
 QUICK = Plan(1, 2.0, 4_000, 64 * MIB, 3, 3.0)
 TINY = Plan(1, 0.3, 200, 2 * MIB, 1, 0.0)  # for a test that it runs
 
@@ -125,8 +127,19 @@ class Bench:
                 for tasks in (1, 4):
                     self._large(runner, bucket, served, made, tasks, number)
 
+    def _measured(self, runner: asyncio.Runner, work: Coroutine[Any, Any, T], figure: Figure | None) -> T:
+        """Run what returns a Round, alone or before something else, and note it."""
+        meter = Meter(patience=self.plan.patience)
+        meter.wait_for_quiet()
+        with meter.measure() as spent:
+            result = runner.run(work)
+        if figure is not None:
+            found: Round = result[0] if isinstance(result, tuple) else result  # type: ignore[assignment]
+            figure.add(found.rate, found.cpu, spent.foreign, found.p50, found.p99)
+        return result
+
     def _small(self, runner: asyncio.Runner, bucket: Any, served: Target, made: Path, tasks: int) -> None:
-        plan, meter = self.plan, Meter(patience=self.plan.patience)
+        plan = self.plan
         words = f"{tasks} task{'s' if tasks > 1 else ''}"
         put, get = f"PUT 4 KiB, {words}", f"GET 4 KiB, {words}"
         if not self.wanted(put) and not self.wanted(get):
@@ -134,23 +147,10 @@ class Bench:
         body = os.urandom(SMALL)
         files = Files(made / "files", tasks)
         for target, place in ((FILES, files), (LIBRARY, bucket)):
-            meter.wait_for_quiet()
-            keys = runner.run(
-                inside.put_for(
-                    place,
-                    f"put-{os.urandom(4).hex()}",
-                    body,
-                    tasks,
-                    plan.seconds,
-                    self.figure(target, put, "op/s", FILES),
-                )
-            )
-            meter.wait_for_quiet()
-            runner.run(
-                inside.get_for(
-                    place, keys[: plan.keys], body, tasks, plan.seconds, self.figure(target, get, "op/s", FILES)
-                )
-            )
+            name, figure = f"put-{os.urandom(4).hex()}", self.figure(target, put, "op/s", FILES)
+            _, keys = self._measured(runner, inside.put_for(place, name, body, tasks, plan.seconds), figure)
+            work = inside.get_for(place, keys[: plan.keys], body, tasks, plan.seconds)
+            self._measured(runner, work, self.figure(target, get, "op/s", FILES))
         files.close()
         shutil.rmtree(made / "files")
         with tempfile.TemporaryDirectory(dir=made) as scratch:
@@ -160,7 +160,7 @@ class Bench:
             rig.get(SMALL, tasks, plan.seconds, self.figure(HTTP, get, "op/s", FILES))
 
     def _large(self, runner: asyncio.Runner, bucket: Any, served: Target, made: Path, tasks: int, number: int) -> None:
-        plan, meter = self.plan, Meter(patience=self.plan.patience)
+        plan = self.plan
         words = f"{tasks} task{'s' if tasks > 1 else ''}"
         put, get = f"PUT 64 MiB, {words}", f"GET 64 MiB, {words}"
         if not self.wanted(put) and not self.wanted(get):
@@ -168,35 +168,38 @@ class Bench:
         seeds = [streams.new_seed() for _ in range(tasks)]
         bodies = [streams.make_body(plan.large, "random", seed)[:] for seed in seeds]
         keys = [f"large-{number}-{tasks}-{n}" for n in range(tasks)]
-        size = plan.large * tasks / 1e6
+        size = plan.large * tasks
         files = Files(made / "files", tasks)
         for target, place in ((FILES, files), (LIBRARY, bucket)):
-            meter.wait_for_quiet()
-            work = [place.put(key, body) for key, body in zip(keys, bodies, strict=True)]
-            seconds, cpu, _ = runner.run(inside.together(work))
-            self.figure(target, put, "MB/s", FILES).add(size / seconds, cpu / size * 1e6, 0.0)
-            for again in (False, True):  # the second time it is in the page cache, if it may be
-                meter.wait_for_quiet()
-                seconds, cpu, found = runner.run(inside.together([place.get(key) for key in keys]))
+            puts = [place.put(key, body) for key, body in zip(keys, bodies, strict=True)]
+            self._measured(runner, inside.together(puts, size), self.figure(target, put, "MB/s", FILES))
+            for figure in (None, self.figure(target, get, "MB/s", FILES)):  # the second time from the page cache
+                gets = [place.get(key) for key in keys]
+                _, found = self._measured(runner, inside.together(gets, size), figure)
                 if found != bodies:
-                    raise streams.WrongAnswers("what was read is not what was written")
+                    raise WrongAnswers("what was read is not what was written")
                 del found
-                if again:
-                    self.figure(target, get, "MB/s", FILES).add(size / seconds, cpu / size * 1e6, 0.0)
         files.close()
         shutil.rmtree(made / "files")
+        paths = [f"/{BUCKET}/{key}" for key in keys]
+        self._streamed(served, "PUT", paths, seeds, self.figure(HTTP, put, "MB/s", FILES))
+        self._streamed(served, "GET", paths, seeds, None)
+        self._streamed(served, "GET", paths, seeds, self.figure(HTTP, get, "MB/s", FILES))
+
+    def _streamed(
+        self, served: Target, method: str, paths: Sequence[str], seeds: Sequence[int], figure: Figure | None
+    ) -> None:
+        """A client for each path, all at once."""
         jobs = [
-            streams.Job("PUT", f"/{BUCKET}/{k}", plan.large, "random", s, False)
-            for k, s in zip(keys, seeds, strict=True)
+            streams.Job(method, path, self.plan.large, "random", seed, False)
+            for path, seed in zip(paths, seeds, strict=True)
         ]
-        reads = [streams.Job("GET", j.path, j.size, j.content, j.seed) for j in jobs]
-        meter = Meter(served.processes, patience=plan.patience)
-        for kind, name in ((jobs, put), (reads, ""), (reads, get)):
-            meter.wait_for_quiet()
-            with meter.measure() as spent:
-                seconds = streams.run(served.host, served.port, kind)
-            if name:
-                self.figure(HTTP, name, "MB/s", FILES).add(size / seconds, spent.server / size * 1e6, spent.foreign)
+        meter, size = Meter(served.processes, patience=self.plan.patience), self.plan.large * len(jobs) / 1e6
+        meter.wait_for_quiet()
+        with meter.measure() as spent:
+            seconds = streams.run(served.host, served.port, jobs)
+        if figure is not None:
+            figure.add(size / seconds, spent.server / size * 1e6, spent.foreign)
 
 
 @contextmanager

@@ -10,10 +10,11 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from load.report import Figure, quantile
+from load.report import quantile
 from load.wrk import WrongAnswers
 
 
@@ -65,7 +66,18 @@ class Files:
         os.close(self._handle)
 
 
-async def put_for(place: Place, name: str, body: bytes, tasks: int, seconds: float, figure: Figure) -> list[str]:
+@dataclass(frozen=True)
+class Round:
+    """What one round came to: operations or bytes a second, microseconds of this process's CPU for each operation or
+    MB, latencies in seconds."""
+
+    rate: float
+    cpu: float
+    p50: float = 0.0
+    p99: float = 0.0
+
+
+async def put_for(place: Place, name: str, body: bytes, tasks: int, seconds: float) -> tuple[Round, list[str]]:
     """Put the body under fresh keys for that long; the keys."""
     keys: list[str] = []
 
@@ -74,22 +86,21 @@ async def put_for(place: Place, name: str, body: bytes, tasks: int, seconds: flo
         keys.append(key)
         await place.put(key, body)
 
-    await _repeat(one, tasks, seconds, figure)
-    return keys
+    return await _repeat(one, tasks, seconds), keys
 
 
-async def get_for(place: Place, keys: Sequence[str], body: bytes, tasks: int, seconds: float, figure: Figure) -> None:
+async def get_for(place: Place, keys: Sequence[str], body: bytes, tasks: int, seconds: float) -> Round:
     """Get those keys over and over for that long, each answer compared."""
 
     async def one(number: int) -> None:
         if await place.get(keys[number % len(keys)]) != body:
             raise WrongAnswers("what was read is not what was written")
 
-    await _repeat(one, tasks, seconds, figure)
+    return await _repeat(one, tasks, seconds)
 
 
-async def _repeat(one: Callable[[int], Awaitable[None]], tasks: int, seconds: float, figure: Figure) -> None:
-    """``one(number)``, by so many tasks until the time is over: rate, CPU of this process, latencies."""
+async def _repeat(one: Callable[[int], Awaitable[None]], tasks: int, seconds: float) -> Round:
+    """``one(number)``, by so many tasks until the time is over."""
     spent: list[float] = []
     clock = time.perf_counter
     end = clock() + seconds
@@ -106,11 +117,12 @@ async def _repeat(one: Callable[[int], Awaitable[None]], tasks: int, seconds: fl
     began, cpu = clock(), time.process_time()
     await asyncio.gather(*(task(n) for n in range(tasks)))
     lasted, cpu = clock() - began, time.process_time() - cpu
-    figure.add(len(spent) / lasted, cpu / len(spent) * 1e6, 0.0, quantile(spent, 0.5), quantile(spent, 0.99))
+    return Round(len(spent) / lasted, cpu / len(spent) * 1e6, quantile(spent, 0.5), quantile(spent, 0.99))
 
 
-async def together(work: Sequence[Awaitable[Any]]) -> tuple[float, float, list[Any]]:
-    """All of it at once: seconds, CPU seconds of this process, results."""
+async def together(work: Sequence[Awaitable[Any]], size: int) -> tuple[Round, list[Any]]:
+    """All of it at once, of ``size`` bytes together: MB/s, and the results."""
     began, cpu = time.perf_counter(), time.process_time()
     results = await asyncio.gather(*work)
-    return time.perf_counter() - began, time.process_time() - cpu, results
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    return Round(size / 1e6 / seconds, cpu / size * 1e12), results
