@@ -192,6 +192,7 @@ def settle_in(work: Path) -> None:
             subprocess.run(["mount", "--bind", str(own), place], check=True)
     hosts = work / "hosts"
     hosts.write_text("127.0.0.1 localhost\n")
+    Path("/etc/hosts").touch()  # a bare Debian has none, and what is not there cannot be covered
     subprocess.run(["mount", "--bind", str(hosts), "/etc/hosts"], check=True)
 
 

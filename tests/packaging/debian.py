@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DEBIAN = Path(os.environ.get("OSTRAKA_TEST_DEBIAN", ROOT / "build/debian12"))
 PACKAGES = "git,python3,python3-pip"
+AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
 RUN = """
 set -e
@@ -28,7 +29,7 @@ mount -t proc proc "$WORK/root/proc"
 mount --rbind /dev "$WORK/root/dev"
 cp -L /etc/resolv.conf "$WORK/root/etc/resolv.conf"
 # the certificates that this machine trusts (a mirror or a proxy may have one of its own)
-cp -L /etc/ssl/certs/ca-certificates.crt "$WORK/root/etc/ssl/certs/ca-certificates.crt"
+cp -L "$AUTHORITIES" "$WORK/root$AUTHORITIES"
 [ "$WHO" = root ] || chroot "$WORK/root" useradd --create-home --shell /bin/sh "$WHO"
 home="$(chroot "$WORK/root" getent passwd "$WHO" | cut -d: -f6)"
 mv "$WORK/checkout" "$WORK/root$home/ostraka"
@@ -106,6 +107,7 @@ def running(command: str, who: str, work: Path, environment: Mapping[str, str]) 
     _copy_tree(work / "checkout")
     passed = " ".join(f"{name}={value}" for name, value in {**_network(), **environment}.items())
     variables = {"DEBIAN": str(DEBIAN), "WORK": str(work), "WHO": who, "COMMAND": command, "PASSED": passed}
+    variables["AUTHORITIES"] = AUTHORITIES
     process = subprocess.Popen(
         ["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c", RUN],
         env={**os.environ, **variables},
@@ -143,6 +145,6 @@ def _copy_tree(into: Path) -> None:
 
 
 def _network() -> dict[str, str]:
-    """What this machine says of its network is passed on: proxies, and where pip finds its index."""
+    """What this machine says of its network is passed on: proxies, where pip finds its index, and whom to trust."""
     names = re.compile(r"(?i)(http|https|no|all)_proxy|PIP_(INDEX_URL|EXTRA_INDEX_URL|DEFAULT_TIMEOUT|TRUSTED_HOST)")
-    return {name: value for name, value in os.environ.items() if names.fullmatch(name)}
+    return {name: value for name, value in os.environ.items() if names.fullmatch(name) or value == AUTHORITIES}
