@@ -146,5 +146,25 @@ class Limits:
     copies_at_once_max: int = 8  # files of one recursive copy between backends
     remote_batches_at_once_max: int = 4  # requests of one batch deletion
 
+    # -- the shared metadata database (metadatadb/)
+    metadatadb_name_bytes_max: int = 200  # of a namespace, or of a name in it
+    metadatadb_key_bytes_max: int = 4 * KIB  # JSON of a key or member
+    metadatadb_value_bytes_max: int = 1 * MIB  # JSON of a value
+    metadatadb_state_bytes_max: int = 256 * MIB  # all of a namespace: every replica has it in memory, twice at times
+    metadatadb_object_bytes_max: int = 1 * GIB  # of one object that is read
+    metadatadb_transaction_ops_max: int = 10_000
+    metadatadb_group_ops_max: int = 10_000  # operations that become durable by one PUT
+    metadatadb_group_bytes_max: int = 8 * MIB
+    metadatadb_pending_ops_max: int = 100_000  # that wait to become durable; then writers wait
+    metadatadb_pending_bytes_max: int = 64 * MIB
+    metadatadb_pending_seconds_max: float = 30.0  # a writer waits this long for room among them
+    metadatadb_commit_seconds_max: float = 15.0  # until an operation is durable or its writer is told that it is not
+    metadatadb_fetches_max: int = 8  # entries that a replica fetches at once
+    metadatadb_entries_loose_max: int = 64  # entries of the journal before they are put into the head
+    metadatadb_tail_entries_max: int = 1024  # entries in the head before a snapshot is made
+    metadatadb_tail_bytes_max: int = 1 * MIB  # or an eighth of the last snapshot, if that is more
+    metadatadb_writers_max: int = 10_000  # writers whose last entry is remembered
+    metadatadb_watched_keys_max: int = 10_000  # changed keys of one name told to a watcher; more are "all of it"
+
 
 LIMITS = Limits()

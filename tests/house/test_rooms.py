@@ -95,9 +95,10 @@ def allowed(user: str) -> set[str]:
         return {user, *BESIDE[user]}
     if user in GROUND:
         return GROUND
+    beside = set(BESIDE) if user in FLOORS[0] else set()
     for number, floor in enumerate(FLOORS):
         if user in floor:
-            return {user}.union(*FLOORS[number + 1 :])
+            return beside.union({user}, *FLOORS[number + 1 :])
     raise AssertionError(f"the room {user!r} is not on the plan of {Path(__file__).name}")
 
 

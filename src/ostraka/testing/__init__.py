@@ -2,7 +2,7 @@
 
 - ``powercut``: a directory that loses at a power cut whatever was not synced, and that can be made to fail.
 - ``processes``: a real server in a process of its own, and clients for it.
-- ``backends``: what every backend must do, as cases for backends of anybody's.
+- ``backends``: what every backend must do, as cases for backends of anybody's; ``metadatadb``: the same for replicas.
 - ``virtual_time``: an event loop on which hours of waiting take no time.
 - ``serving``: `serve`, an S3 endpoint for the length of a test; ``plugin``: the same as pytest fixtures.
 
