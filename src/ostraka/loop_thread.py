@@ -5,11 +5,14 @@ Methods may be called from any thread. A wait that is interrupted (Ctrl-C) cance
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import uvloop
+
+from ostraka.errors import Unavailable
 
 T = TypeVar("T")
 _END: Any = object()
@@ -22,15 +25,23 @@ class LoopThread:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ostraka", daemon=True)
         self._thread.start()
+        self._starting = threading.Lock()
+        self._closed = False
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for a coroutine there."""
+        """Wait for a coroutine there. Unavailable (reason "closed") if the loop is closed, before or meanwhile."""
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("this would wait for its own thread: use the asynchronous interface there")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._starting:
+            if self._closed:
+                work.close()
+                raise Unavailable("what this belongs to was closed", reason="closed")
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise Unavailable("what this belongs to was closed meanwhile", reason="closed") from None
         except BaseException:
             if not future.done():
                 future.cancel()
@@ -59,9 +70,21 @@ class LoopThread:
         finally:
             close = getattr(items, "aclose", None)
             if close is not None:
-                self.run(close())
+                with contextlib.suppress(Unavailable):  # the loop was closed, and what waited there has ended
+                    self.run(close())
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        """End the loop, and what still runs on it. May be called twice."""
+        with self._starting:
+            closed, self._closed = self._closed, True
+        if not closed:
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    async def _end(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
