@@ -6,6 +6,7 @@ waits for another. A transaction that expects something is settled instead (shar
 
 import asyncio
 from collections import deque
+from typing import Final
 
 from ostraka.errors import OstrakaError, Overloaded
 from ostraka.host import Host
@@ -15,6 +16,10 @@ from ostraka.metadatadb.metrics import Counters
 from ostraka.metadatadb.operations import Transaction
 from ostraka.metadatadb.scope import SharedScope, Waiting
 from ostraka.metadatadb.sharing import Sharing
+
+BLIND_SECONDS_MAX: Final = 120.0
+"""Who has not synced for longer does so before writing: its entry comes after what it could have seen, and so many
+writers cannot have come meanwhile that it is forgotten (stamps.py)."""
 
 
 class JournalScope(SharedScope):
@@ -91,6 +96,8 @@ class JournalScope(SharedScope):
     async def _make_durable(self, group: list[Waiting]) -> None:
         began = self.host.clock.monotonic()
         try:
+            if began - self.sharing.synced_at > BLIND_SECONDS_MAX:
+                await self.catch_up(self.sharing.begun)
             entry = self.sharing.entry(w.transaction for w in group)
             way = self.sharing.commit if group[0].asks else self.sharing.journal
             outcomes = await way(entry, self.limits.metadatadb_commit_seconds_max)

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ostraka.backends import Backend, WritesConditionally, require
-from ostraka.errors import Absent, Corrupt, Forbidden, OstrakaError
+from ostraka.backends.iterators import ended
+from ostraka.errors import Absent, Corrupt, Forbidden, OstrakaError, Truncated, Unavailable
 from ostraka.limits import Limits
 from ostraka.metadatadb import format as f
 from ostraka.metadatadb.state import State
@@ -68,8 +69,9 @@ class Objects:
 
     async def list(self) -> Listing:
         found = Listing()
-        async for entry in self._backend.list_entries(f"{self._directory}/"):
-            found.add(entry.path.removeprefix(f"{self._directory}/"), entry.stat.etag)
+        async with ended(self._backend.list_entries(f"{self._directory}/")) as entries:
+            async for entry in entries:
+                found.add(entry.path.removeprefix(f"{self._directory}/"), entry.stat.etag)
         return found
 
     async def read_head(self) -> tuple[f.Head, str] | None:
@@ -139,7 +141,14 @@ class Objects:
 
     async def _read(self, path: str) -> tuple[bytes, str]:
         limit = self._limits.metadatadb_object_bytes_max
-        async with self._backend.open(path) as reading:
-            if reading.stat.size > limit:
-                raise Corrupt(f"{path}: {reading.stat.size} bytes; at most {limit} are read", reason="object")
-            return b"".join([bytes(piece) async for piece in reading.pieces]), reading.stat.etag
+        try:
+            async with self._backend.open(path) as reading:
+                stat = reading.stat
+                if stat.size > limit:
+                    raise Corrupt(f"{path}: {stat.size} bytes; at most {limit} are read", reason="object")
+                data = b"".join([bytes(piece) async for piece in reading.pieces])
+        except Truncated as e:
+            raise Unavailable(e.message, reason="connection") from e
+        if len(data) != stat.size:  # what arrived is not what is there: no damage
+            raise Unavailable(f"{path}: {len(data)} of its {stat.size} bytes arrived", reason="connection")
+        return data, stat.etag
