@@ -268,6 +268,24 @@ async def test_a_clock_of_the_far_future_costs_nothing(rig: Rig) -> None:
 
 
 @rigged
+async def test_a_replica_whose_clock_is_behind_gives_no_time_to_live_that_is_over(rig: Rig) -> None:
+    """What it set for a minute was gone at once, once it had seen a write of one whose clock was minutes ahead."""
+    ahead = await rig.store(skew=300.0).namespace("ns")
+    behind = await rig.store().namespace("ns")
+    await ahead.int("n").add(1)
+    await behind.flush()
+    await behind.set("alive").add("behind", ttl=60)
+    await ahead.flush()
+    for ns in (ahead, behind):
+        assert "behind" in ns.set("alive")
+    await asyncio.sleep(61)
+    assert "behind" not in ahead.set("alive")
+    await ahead.int("n").add(1)
+    await behind.flush()
+    assert "behind" not in behind.set("alive")
+
+
+@rigged
 async def test_the_order_that_is_shown_is_the_order_that_is_settled(rig: Rig) -> None:
     """An entry that appears late lies before others in the journal, and all move over; nobody keeps the old order."""
     ns = await rig.store(interval=1e6).namespace("ns")

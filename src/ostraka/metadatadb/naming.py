@@ -74,12 +74,15 @@ class Naming(Generic[N, B]):
         return self._scope.status().staleness
 
     def until(self, ttl: float | None) -> int:
-        """Now and so many seconds, in milliseconds since 1970; 0 for None."""
+        """Now and so many seconds, in milliseconds since 1970; 0 for None.
+
+        Now is at least the latest moment that was seen: a replica whose clock is behind gives no time that is over.
+        """
         if ttl is None:
             return 0
         if not 0 < ttl < 1e12:
             raise Invalid(f"a ttl of {ttl!r}: give seconds, more than 0, or None", reason="ttl")
-        return self._scope.now() + max(1, round(ttl * 1000))
+        return max(self._scope.now(), self._scope.copy.view.time) + max(1, round(ttl * 1000))
 
     # -- handles
 
