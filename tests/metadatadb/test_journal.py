@@ -9,6 +9,7 @@ from tests.metadatadb.rig import Rig, rigged, scope_of, spent
 
 from ostraka.errors import Conflict, Forbidden, Full, Overloaded, PreconditionFailed, TooLarge, Unavailable
 from ostraka.limits import LIMITS
+from ostraka.metadatadb import Journal, Periodic
 from ostraka.testing.backends.faulty import Fault, Faults
 
 
@@ -163,6 +164,27 @@ async def test_what_waits_is_bounded(rig: Rig) -> None:
     faults.heal()
     await asyncio.gather(*(ns.int("n").add(1) for _ in range(25)))
     assert ns.int("n").get() == 25
+
+
+@pytest.mark.parametrize("kind", [Journal, Periodic])
+def test_a_batch_that_could_never_fit_is_refused_at_once(kind: type[Journal] | type[Periodic]) -> None:
+    """It waited for room until the time was over, and was told that the store was too busy."""
+    limits = replace(LIMITS, metadatadb_group_bytes_max=10_000, metadatadb_pending_bytes_max=10_000)
+
+    @rigged
+    async def check(rig: Rig) -> None:
+        ns = await rig.store(kind, limits=limits).namespace("ns")
+        began = rig.loop.time()
+        with pytest.raises(TooLarge) as refused:
+            async with ns.batch():
+                for _ in range(3):
+                    await ns.list("l").append("x" * 5000)
+        assert (refused.value.reason, rig.loop.time()) == ("batch", began)
+        await ns.list("l").append("x" * 5000)
+        await ns.flush()
+        assert len(ns.list("l")) == 1
+
+    check()
 
 
 @rigged

@@ -118,6 +118,11 @@ class Scope(ABC):
                 f"{len(transaction.ops)} operations at once: at most {self.limits.metadatadb_transaction_ops_max}",
                 reason="batch",
             )
+        if len(transaction.ops) > 1 and transaction.size > self.limits.metadatadb_group_bytes_max:
+            raise TooLarge(
+                f"operations of {transaction.size} bytes at once: at most {self.limits.metadatadb_group_bytes_max}",
+                reason="batch",
+            )
         wrong = misused(self.copy.view, transaction)
         if wrong is not None:
             raise Invalid(

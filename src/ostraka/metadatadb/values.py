@@ -50,6 +50,7 @@ class Codec(Generic[T]):
     def __init__(self, kind: type[T] | Any = Any, limits: Limits = LIMITS) -> None:
         self.kind = kind
         self._limit = limits.metadatadb_value_bytes_max
+        self._key_limit = limits.metadatadb_key_bytes_max
         self._plain = kind in _PLAIN
         try:
             self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind, dec_hook=_from_json)
@@ -102,10 +103,8 @@ class KeyCodec(Codec[K]):
     def encode_key(self, key: K) -> str:
         """The canonical JSON text. Invalid (reason "key") for what is not hashable, of another type, or too long."""
         text = self._text(key) if self._plain and type(key) is self.kind else self._canonical(key)
-        if len(text) > LIMITS.metadatadb_key_bytes_max:
-            raise TooLarge(
-                f"a key of {len(text)} bytes of JSON: at most {LIMITS.metadatadb_key_bytes_max}", reason="key"
-            )
+        if len(text) > self._key_limit:
+            raise TooLarge(f"a key of {len(text)} bytes of JSON: at most {self._key_limit}", reason="key")
         return text.decode()
 
     def decode_key(self, text: str) -> K:
