@@ -7,18 +7,17 @@ anything and others take their place, two may believe that they have the lock.
 
 import asyncio
 import random
-from collections import Counter
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import pytest
 from tests.metadatadb.weather import Odds, Weather
+from tests.metadatadb.working import Ledger, Worker, check, dump
 
 from ostraka.backends import MemoryBackend
-from ostraka.errors import Conflict, OstrakaError
+from ostraka.errors import OstrakaError
 from ostraka.host import Host
 from ostraka.limits import LIMITS
-from ostraka.metadatadb import AsyncNamespace, AsyncStore, Journal, Periodic
+from ostraka.metadatadb import AsyncStore, Journal, Periodic
 from ostraka.testing.virtual_time import LoopClock, VirtualLoop, run
 
 SMALL = replace(
@@ -31,17 +30,6 @@ SMALL = replace(
 )
 
 
-@dataclass
-class Ledger:
-    """What replicas were told."""
-
-    done: set[str] = field(default_factory=set)  # acknowledged as durable
-    unknown: set[str] = field(default_factory=set)
-    refused: set[str] = field(default_factory=set)
-    won: Counter[int] = field(default_factory=Counter)  # of which value a comparison was answered True
-    maybe_won: int = 0
-
-
 class SeededHost(Host):
     def __init__(self, clock: LoopClock, seed: int) -> None:
         super().__init__(clock=clock, boot="")
@@ -51,29 +39,17 @@ class SeededHost(Host):
         return self._chance.randbytes(size)
 
 
-def dump(namespace: AsyncNamespace) -> dict[str, Any]:
-    """All that is held; the order of names and keys does not count, that of lists does."""
-    state = namespace._scope.copy.view.fork()
-    state.purge()
-    return {name: (held.kind, held.value, held.expires, held.key_expires) for name, held in state.names.items()}
-
-
-class Replica:
+class Replica(Worker):
     """One process: works until it dies or is told to end."""
 
     def __init__(self, number: int, loop: VirtualLoop, common: MemoryBackend, odds: Odds, seed: int, ledger: Ledger):
-        self.name = f"r{number}"
-        self.chance = random.Random(seed)
+        chance = random.Random(seed)
         self.weather = Weather(common, seed, odds)
-        self.ledger = ledger
-        host = SeededHost(LoopClock(loop, self.chance.choice([-400.0, -20.0, 0.0, 0.0, 3.0, 900.0])), seed)
-        kind = self.chance.choice([Journal, Journal, Periodic])
-        self.durable_at_once = kind is Journal
-        interval = self.chance.uniform(1, 10)
+        host = SeededHost(LoopClock(loop, chance.choice([-400.0, -20.0, 0.0, 0.0, 3.0, 900.0])), seed)
+        kind = chance.choice([Journal, Journal, Periodic])
+        interval = chance.uniform(1, 10)
         self.store = AsyncStore(kind(self.weather, sync_interval=interval, lock_ttl=5.0, host=host, limits=SMALL))
-        self.waiting: set[str] = set()  # periodic: applied, and not flushed
-        self.count = 0
-        self.namespace: AsyncNamespace
+        super().__init__(f"r{number}", chance, ledger.note, durable_at_once=kind is Journal)
 
     async def open(self) -> None:
         while True:
@@ -83,83 +59,8 @@ class Replica:
             except OstrakaError:
                 await asyncio.sleep(1)
 
-    async def work(self, steps: int) -> None:
-        for _ in range(steps):
-            await asyncio.sleep(self.chance.expovariate(1.0))
-            await self.chance.choice(
-                [self.add, self.add, self.add, self.transfer, self.compare, self.flush, self.burst]
-            )()
-            self.look()
-
-    def look(self) -> None:
-        """What must be so in every view."""
-        left, right = self.namespace.int("left"), self.namespace.int("right")
-        assert left.get() + right.get() == 0, f"half of a batch: {left.get()} and {right.get()}"
-        entries = self.namespace.list("log", str).entries()
-        assert len(set(entries)) == len(entries), f"twice: {Counter(entries).most_common(1)}"
-
-    def token(self) -> str:
-        self.count += 1
-        return f"{self.name}-{self.count:05}"
-
-    async def add(self) -> None:
-        token = self.token()
-        ns = self.namespace
-        try:
-            async with ns.batch():
-                await ns.list("log", str).append(token)
-                await ns.set("seen").add(token)
-                await ns.int("count").add(1)
-                await ns.int_map("by replica").add(self.name, 1)
-                await ns.map("last").set(self.name, token)
-        except BaseException as e:  # also of being killed
-            self.told(token, e)
-            if not isinstance(e, OstrakaError):
-                raise
-        else:
-            (self.ledger.done if self.durable_at_once else self.waiting).add(token)
-
-    def told(self, token: str, error: BaseException) -> None:
-        sure = isinstance(error, Conflict)
-        (self.ledger.refused if sure else self.ledger.unknown).add(token)
-
-    async def burst(self) -> None:
-        await asyncio.gather(*(self.add() for _ in range(self.chance.randrange(1, 12))))
-
-    async def transfer(self) -> None:
-        amount = self.chance.randrange(-50, 50)
-        try:
-            async with self.namespace.batch():
-                await self.namespace.int("left").add(amount)
-                await self.namespace.int("right").add(-amount)
-        except OstrakaError:
-            pass
-
-    async def compare(self) -> None:
-        value = self.namespace.int("turn")
-        seen = value.get()
-        try:
-            if await value.compare_and_set(seen, seen + 1):
-                self.ledger.won[seen] += 1
-        except Conflict:
-            pass
-        except BaseException as e:
-            self.ledger.maybe_won += 1
-            if not isinstance(e, OstrakaError):
-                raise
-
-    async def flush(self) -> None:
-        before = set(self.waiting)
-        try:
-            await self.namespace.flush()
-        except OstrakaError:
-            return
-        self.ledger.done |= before
-        self.waiting -= before
-
     def die(self) -> None:
         self.weather.gone = True
-        self.ledger.unknown |= self.waiting
         for scope in self.store.replica._scopes.values():
             for task in (scope._ticker, getattr(scope, "_writer", None)):  # type: ignore[attr-defined]
                 if task is not None:
@@ -167,8 +68,7 @@ class Replica:
 
     async def close(self) -> None:
         await self.store.close()
-        self.ledger.done |= self.waiting
-        self.waiting.clear()
+        self.flushed(set(self.waiting))
 
 
 async def simulate(loop: VirtualLoop, seed: int, odds: Odds, replicas: int, steps: int) -> None:
@@ -196,36 +96,20 @@ async def simulate(loop: VirtualLoop, seed: int, odds: Odds, replicas: int, step
             await replica.open()
 
     last = await asyncio.gather(*(live() for _ in range(replicas)))
-    odds.before = odds.after = odds.late = odds.storm = 0.0
+    odds.before = odds.after = odds.late = odds.storm = odds.stolen = 0.0
     odds.deletes_denied = False
     await asyncio.sleep(2 * odds.late_seconds)
     for replica in last:
         await replica.flush()
     for replica in last:
         await replica.flush()
-    check(last, ledger)
-    await check_again(loop, common, last, ledger)
-
-
-def check(last: list[Replica], ledger: Ledger) -> None:
-    ns = last[0].namespace
-    entries = ns.list("log", str).entries()
-    assert len(set(entries)) == len(entries)
-    known = set(entries)
-    assert not ledger.done - known, f"lost: {sorted(ledger.done - known)}"
-    assert not ledger.refused & known, f"came although refused: {sorted(ledger.refused & known)}"
-    assert not known - ledger.done - ledger.unknown, "from nowhere"
-    assert ns.set("seen").members() == known
-    assert ns.int("count").get() == len(known)
-    assert ns.int_map("by replica").entries() == Counter(token.split("-")[0] for token in known)
-    turn = ns.int("turn").get()
-    assert not [value for value, times in ledger.won.items() if times > 1], "two won the same turn"
-    assert sum(ledger.won.values()) <= turn <= sum(ledger.won.values()) + ledger.maybe_won
+    check(last[0].namespace, ledger)
     for replica in last:
-        assert dump(replica.namespace) == dump(ns), "they do not agree"
+        assert dump(replica.namespace) == dump(last[0].namespace), "they do not agree"
+    await check_again(loop, common, last)
 
 
-async def check_again(loop: VirtualLoop, common: MemoryBackend, last: list[Replica], ledger: Ledger) -> None:
+async def check_again(loop: VirtualLoop, common: MemoryBackend, last: list[Replica]) -> None:
     """All close; one that comes later finds the same, and what lies there is bounded."""
     expected = dump(last[0].namespace)
     for replica in last:
@@ -244,7 +128,7 @@ async def check_again(loop: VirtualLoop, common: MemoryBackend, last: list[Repli
 
 FAIR = Odds()
 LOSSY = Odds(before=0.05, after=0.05, late=0.03)
-STORMY = Odds(before=0.02, after=0.02, late=0.02, storm=0.3)
+STORMY = Odds(before=0.02, after=0.02, late=0.02, storm=0.3, stolen=0.3)
 FORBIDDING = Odds(before=0.02, after=0.02, late=0.02, deletes_denied=True)
 
 

@@ -2,18 +2,21 @@
 
 Beyond what `ostraka.testing.backends.FaultyBackend` does on order, by seed: calls take their time and overtake each
 other; an answer is lost although the write happened; a write whose caller was told of an error happens *later*; storms
-of failed preconditions; deletes that are denied; and the process can go away in the middle of anything.
+of failed preconditions; deletes that are denied; a lock that somebody takes from its holder, who goes on; and the
+process can go away in the middle of anything.
 """
 
 import asyncio
+import os
 import random
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ostraka.backends import Backend, Capability, Entry, MemoryBackend, Reading, Source, Stat
-from ostraka.errors import Forbidden, PreconditionFailed, Unavailable
+from ostraka.backends import Backend, Capability, Entry, Reading, Source, Stat, WritesConditionally, require
+from ostraka.errors import Forbidden, OstrakaError, PreconditionFailed, Unavailable
 
 T = TypeVar("T")
 
@@ -26,6 +29,8 @@ class Odds:
     after: float = 0.0  # it happened, and the answer was lost
     late: float = 0.0  # an error, and it happens later
     storm: float = 0.0  # a conditional write that is refused although its condition holds
+    stolen: float = 0.0  # a lock that is written over, whoever holds it: two hold it then
+    crash: float = 0.0  # a death before a delete: what was to go has been replaced already
     deletes_denied: bool = False
     late_seconds: float = 60.0
     latency: float = 0.05
@@ -36,9 +41,11 @@ class Weather(Backend):
 
     type = "weather"
 
-    def __init__(self, inner: MemoryBackend, seed: int, odds: Odds) -> None:
+    def __init__(self, inner: Backend, seed: int, odds: Odds, happened: Callable[[str], None] = lambda _: None) -> None:
         self.inner = inner
         self.odds = odds
+        self._conditional = require(inner, WritesConditionally)
+        self._happened = happened
         self.random = random.Random(seed)
         self.gone = False  # the process that called has died
         self.calls = 0
@@ -60,19 +67,23 @@ class Weather(Backend):
     async def _read(self) -> None:
         await self._pass()
         if self.random.random() < self.odds.before + self.odds.after + self.odds.late:
+            self._happened("unread")
             raise Unavailable("no answer", reason="connection")
 
     async def _write(self, change: Callable[[], Awaitable[T]]) -> T:
         await self._pass()
         odds, luck = self.odds, self.random.random()
         if luck < odds.before:
-            raise Unavailable("did not happen", reason="connection")
+            self._happened("refused by the server")
+            raise Unavailable("503: did not happen", reason="service")
         if luck < odds.before + odds.late:
+            self._happened("late")
             self._later(change)
             raise Unavailable("happens yet", reason="timeout")
         done = await change()
         await self._pass()
         if luck < odds.before + odds.late + odds.after:
+            self._happened("answer lost")
             raise Unavailable("happened", reason="timeout")
         return done
 
@@ -81,7 +92,7 @@ class Weather(Backend):
             await asyncio.sleep(self.random.uniform(0, self.odds.late_seconds))
             try:
                 await change()
-            except PreconditionFailed:
+            except OstrakaError:
                 pass
 
         task = asyncio.get_running_loop().create_task(happen())
@@ -92,13 +103,21 @@ class Weather(Backend):
         return await self._write(lambda: self.inner.write(path, data))
 
     async def write_if(self, path: str, data: Any, *, match: str | None) -> str:
+        if path.endswith("/lock") and self.random.random() < self.odds.stolen:
+            self._happened("lock stolen")
+            return await self._write(lambda: self.inner.write(path, data))
         if self.random.random() < self.odds.storm:
             await self._pass()
+            self._happened("storm")
             raise PreconditionFailed(f"{path}: so it is said", reason="changed")
-        return await self._write(lambda: self.inner.write_if(path, data, match=match))
+        return await self._write(lambda: self._conditional.write_if(path, data, match=match))
 
     async def delete(self, path: str) -> None:
+        if self.random.random() < self.odds.crash:
+            self._happened("crash before a delete")
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.odds.deletes_denied:
+            self._happened("delete denied")
             raise Forbidden(f"{path}: may not be deleted", reason="access")
         await self._write(lambda: self.inner.delete(path))
 
@@ -124,6 +143,11 @@ class Weather(Backend):
 
     async def write_stream(self, path: str, source: Source, size: int | None = None) -> str:
         raise NotImplementedError
+
+    async def clear_up(self) -> None:
+        """Nothing fails any more, and what was to happen later has happened when this returns."""
+        self.odds = Odds(latency=0.0)
+        await asyncio.gather(*self._late)
 
     async def close(self) -> None:
         pass
