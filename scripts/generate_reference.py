@@ -12,7 +12,7 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from ostraka.chunks.counters import METRICS as CHUNK_METRICS
 from ostraka.cli import COMMANDS, command, grammar, output
 from ostraka.library import aio, blocking
 from ostraka.library.uploads import AsyncUpload
+from ostraka.metadatadb.metrics import METRICS as METADATADB_METRICS
+from ostraka.metrics import Metric
 from ostraka.s3 import errors as s3_errors
 from ostraka.s3.model import OPERATIONS
 from ostraka.s3.ops.registry import HANDLERS
@@ -197,14 +199,24 @@ _COUNTS = ("_queue_max", "connections_max", "keys_max", "records_max", "rows_max
 
 
 def metrics() -> str:
-    rows = []
-    for metric in (*SERVER_METRICS, *CHUNK_METRICS):
-        rows.append([f"`{metric.name}`", metric.kind, ", ".join(f"`{n}`" for n in metric.labels), metric.help])
+    def rows(metrics: Iterable[Metric]) -> list[list[str]]:
+        return [[f"`{m.name}`", m.kind, ", ".join(f"`{n}`" for n in m.labels), m.help] for m in metrics]
+
+    head = ["metric", "type", "labels", "what"]
     intro = (
         "`GET /-/metrics` answers without credentials in Prometheus' text format, the sums over all processes. "
         "`/-/health/live` and `/-/health/ready` answer 200 or 503."
     )
-    return "\n\n".join(["# Metrics", intro, table(["metric", "type", "labels", "what"], rows)])
+    return "\n\n".join(
+        [
+            "# Metrics",
+            intro,
+            table(head, rows([*SERVER_METRICS, *CHUNK_METRICS])),
+            "## The metadata database",
+            "`store.metrics()` of a program gives these, in the same format: all namespaces of the replica together.",
+            table(head, rows(METADATADB_METRICS)),
+        ]
+    )
 
 
 # -- S3 operations

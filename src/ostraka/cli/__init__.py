@@ -28,6 +28,7 @@ COMMANDS = {
     "disk": ("ostraka.cli.disk", "disk"),
     "job": ("ostraka.cli.job", "job"),
     "fsck": ("ostraka.cli.fsck", "fsck"),
+    "metadatadb": ("ostraka.cli.metadatadb", "metadatadb"),
     "doctor": ("ostraka.cli.doctor", "doctor"),
     "completion": ("ostraka.cli.completion", "completion"),
     "version": ("ostraka.cli.version", "version"),
