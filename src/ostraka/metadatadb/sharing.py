@@ -147,8 +147,8 @@ class Sharing:
         return Patience(self._host, self._chance, seconds)
 
     def jitter(self, seconds: float) -> float:
-        """About so long: replicas that began together drift apart."""
-        return seconds * self._chance.uniform(0.9, 1.1)
+        """At most so long, and not always: replicas that began together drift apart."""
+        return seconds * self._chance.uniform(0.8, 1.0)
 
     async def journal(self, entry: Entry, seconds: float) -> list[Outcome]:
         """Make an entry durable in the journal, and show it. Unavailable: it may be durable, or become so."""
