@@ -29,6 +29,7 @@ from ostraka.backends.configs import Secret, from_config, known_types, register
 from ostraka.backends.local import LocalBackend
 from ostraka.backends.memory import MemoryBackend
 from ostraka.backends.metered import MeteredBackend, metrics_for
+from ostraka.backends.partitions import Measurement, for_engine, present
 from ostraka.backends.resilience import BreakerState, Resilience, ResilientBackend, Statistics
 from ostraka.backends.urls import Address, address
 from ostraka.backends.wrapper import Operation
@@ -45,6 +46,7 @@ __all__ = [
     "Entry",
     "ListsDirectories",
     "LocalBackend",
+    "Measurement",
     "MemoryBackend",
     "MeteredBackend",
     "Operation",
@@ -62,9 +64,11 @@ __all__ = [
     "Statistics",
     "WritesConditionally",
     "address",
+    "for_engine",
     "from_config",
     "known_types",
     "metrics_for",
+    "present",
     "register",
     "require",
 ]

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 from ostraka.backends.backend import Backend, Partial, Resumes, Stat
 from ostraka.backends.journal import Journal
 from ostraka.backends.resilience.policy import Budget, Resilience, is_break
-from ostraka.backends.wrapper import Wrapper
+from ostraka.backends.wrapper import innermost
 from ostraka.errors import Absent, OstrakaError, PreconditionFailed, Truncated
 from ostraka.host import Buffer, Host
 from ostraka.limits import LIMITS, Limits
@@ -85,7 +85,7 @@ class Copier:
         stat = await source.backend.stat(source.path)
         if stat is None:
             raise Absent(f"{source.name}: nothing is there", reason="path")
-        inner = _innermost(target.backend)
+        inner = innermost(target.backend)
         if self._state is None:
             return await self._at_once(source, stat, target)
         if isinstance(inner, TakesParts) and inner.part_size(stat.size):
@@ -253,9 +253,3 @@ async def beside(calls: list[Coroutine[Any, Any, None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _innermost(backend: Backend) -> Backend:
-    while isinstance(backend, Wrapper):
-        backend = backend.inner
-    return backend

@@ -176,3 +176,10 @@ class Wrapper(Backend):
     async def sweep(self, older_than: float) -> int:
         uploads = require(self.inner, Resumes)
         return await self._call(Operation.SWEEP, "", lambda: uploads.sweep(older_than))
+
+
+def innermost(backend: Backend) -> Backend:
+    """What all the wrappers are around."""
+    while isinstance(backend, Wrapper):
+        backend = backend.inner
+    return backend

@@ -66,6 +66,10 @@ class AzureBackend(RemoteBackend):
             raise Invalid(SECRET_GIVEN, reason="config")
         return encode(self.type, self._config)
 
+    @property
+    def place(self) -> str:
+        return f"az://{self._config.container}/"
+
     def _checked(self, path: str) -> str:
         check_path(path)
         if "\\" in path or path.endswith(".") or "./" in path:

@@ -105,6 +105,10 @@ class LocalBackend(Backend):
         """Where the file of this path is, for programs that read files."""
         return self.root / check_path(path)
 
+    def outside(self, path: str = "") -> str:
+        """As other programs name it (partitions.SeenOutside)."""
+        return str(self.full_path(path) if path else self.root).rstrip("/") + ("" if path else "/")
+
     async def _run(self, path: str, work: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
         with translated(path):
             return await self._threads.run(work, undo)

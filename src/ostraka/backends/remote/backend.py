@@ -5,6 +5,7 @@ rules (``a//b``, ``dir/``) could not be asked for, so it is left out of listings
 """
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
@@ -71,6 +72,15 @@ class RemoteBackend(Backend):
         await self._lender.close()
 
     # -- paths and keys
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """The URL of the bucket or the container, with a "/" at its end."""
+
+    def outside(self, path: str = "") -> str:
+        """As other programs name it (partitions.SeenOutside)."""
+        return self.place + (self._key(path) if path else self._prefix)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -69,6 +69,10 @@ class S3Backend(RemoteBackend):
             raise Invalid(SECRET_GIVEN, reason="config")
         return encode(self.type, self._config)
 
+    @property
+    def place(self) -> str:
+        return f"s3://{self._config.bucket}/"
+
     async def copy(self, source: str, target: str, *, if_absent: bool = False) -> str:
         self._check_claimed(Capability.COPY)
         origin, key = self._key(source), self._key(target)
