@@ -126,8 +126,21 @@ def _look(path: Path, files: Files) -> Found:
         return Found(path, "unreadable", error=os.strerror(e.errno or errno.EIO))
     if block is not None:
         return Found(path, "formed" if block.formed else "forming", block)
-    leftovers = all(n.startswith(".superblock.") for n in names)  # a crash before the first superblock was published
-    return Found(path, "blank" if leftovers else "foreign")
+    return Found(path, "foreign" if _strangers(names) else "blank")
+
+
+def is_foreign(path: Path, files: Files) -> bool:
+    """Whether something that is not ours is in it, and no disk. False for what cannot be looked at."""
+    try:
+        names = [n for n in files.names(path) if n not in HARMLESS]
+    except OSError:
+        return False
+    return superblock.NAME not in names and _strangers(names)
+
+
+def _strangers(names: Sequence[str]) -> bool:
+    """Whether there is more than what a crash leaves before the first superblock is published."""
+    return not all(name.startswith(".superblock.") for name in names)
 
 
 def follow_hints(found: Sequence[Found], files: Files) -> list[Found]:

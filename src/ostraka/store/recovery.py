@@ -65,6 +65,8 @@ def hold(paths: Sequence[Path], host: Host, *, make: bool) -> Iterator[None]:
             try:
                 if make:
                     host.files.mkdir(path)
+                    if openings.is_foreign(path, host.files):  # it is refused, or counts as missing: no lock is left
+                        continue
                 elif not _is_disk(path):
                     continue
                 stack.enter_context(host.files.lock(path / LOCK))
