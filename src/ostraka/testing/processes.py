@@ -89,7 +89,16 @@ class ServerProcess:
         self._process = process
         assert process.stdout is not None
         assert process.stderr is not None
-        self._readers = [self._read(process.stderr)]
+        try:
+            self._readers = [self._read(process.stderr)]
+            self._await_ready(process)
+        except BaseException:  # Ctrl-C too: nobody else would end it
+            self.kill9()
+            raise
+        return self
+
+    def _await_ready(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stdout is not None
         late = threading.Timer(self.ready_seconds, self._signal_group, [signal.SIGKILL])  # ends the wait below
         late.start()
         try:
@@ -102,10 +111,19 @@ class ServerProcess:
             self.url = self.greeting["url"]
         except (ValueError, KeyError) as e:
             self.kill9()
-            raise ServerFailed(
-                f"not ready (status {process.returncode}, first line {line!r}); its log:\n{self.log_text()}"
-            ) from e
-        return self
+            raise ServerFailed(self._why_not(process.returncode)) from e
+
+    def _why_not(self, status: int) -> str:
+        """One line that says why it did not become ready; its log, if there is more to it."""
+        log = self.log_text()
+        said = [line for line in log.splitlines() if line.startswith("ostraka: ")]
+        if said:
+            why = said[-1].removeprefix("ostraka: ")
+        else:
+            timed_out = status == -signal.SIGKILL
+            why = f"not ready after {self.ready_seconds:g} s" if timed_out else f"not ready, ended with {status}"
+        more = f"; its log:\n{log}" if log.strip() not in ("", *said) else ""
+        return f"ostraka serve: {why}{more}"
 
     def kill9(self) -> None:
         """SIGKILL to the server and all its workers; returns when they are gone. Harmless if it ended already."""

@@ -72,15 +72,19 @@ class Endpoint:
 
 
 @contextlib.contextmanager
-def serve(*arguments: str, directories: Sequence[str | os.PathLike[str]] = (), workers: int = 1) -> Iterator[Endpoint]:
+def serve(
+    *arguments: str, directories: Sequence[str | os.PathLike[str]] | os.PathLike[str] | str = (), workers: int = 1
+) -> Iterator[Endpoint]:
     """``ostraka serve`` on a free port of the loopback interface, ready when the context opens, gone when it closes.
 
-    ``directories``: where the store lies and stays (several: disks); without, a temporary one. ``arguments``: more
-    flags of ``ostraka serve``. Raises ServerFailed, with the log, if it does not become ready; NotSupported off Linux.
+    ``directories``: where the store lies and stays (one, or several disks); without, a temporary one. ``arguments``:
+    more flags of ``ostraka serve``. Raises ServerFailed, with the log, if it does not become ready; NotSupported off
+    Linux.
     """
     machine.check()
     with contextlib.ExitStack() as stack:
-        paths = [Path(d) for d in directories]
+        named = [directories] if isinstance(directories, str | os.PathLike) else directories
+        paths = [Path(d) for d in named]
         if not paths:
             paths = [Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ostraka-"))) / "store"]
         server = ServerProcess(paths, "--workers", str(workers), "--region", REGION, *arguments)
