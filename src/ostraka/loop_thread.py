@@ -1,11 +1,11 @@
 """An event loop in a thread, for programs without asyncio: what is asynchronous runs there, and is waited for here.
 
-Methods may be called from any thread. A wait that is interrupted (Ctrl-C) cancels what it waited for.
+Methods may be called from any thread. A wait that is interrupted (Ctrl-C) cancels what it waited for. Once it is
+closed, what still waits is cancelled, and nothing more begins: Unavailable(reason="closed").
 """
 
 import asyncio
 import concurrent.futures
-import contextlib
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
@@ -19,34 +19,46 @@ _END: Any = object()
 
 
 class LoopThread:
-    """An event loop in a thread of its own."""
+    """An event loop in a thread of its own. ``what`` works there, and is what errors speak of."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "this") -> None:
+        self._what = what
+        self._closed = False
+        self._lock = threading.Lock()
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ostraka", daemon=True)
         self._thread.start()
-        self._starting = threading.Lock()
-        self._closed = False
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for a coroutine there. Unavailable (reason "closed") if the loop is closed, before or meanwhile."""
+        """Wait for a coroutine there. Unavailable (reason "closed") if all is closed, before or meanwhile."""
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("this would wait for its own thread: use the asynchronous interface there")
-        with self._starting:
+        with self._lock:
             if self._closed:
                 work.close()
-                raise Unavailable("what this belongs to was closed", reason="closed")
+                raise self._is_closed()
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
-        except concurrent.futures.CancelledError:
-            raise Unavailable("what this belongs to was closed meanwhile", reason="closed") from None
-        except BaseException:
+        except BaseException as e:
             if not future.done():
                 future.cancel()
                 concurrent.futures.wait([future])
+            if self._closed and isinstance(e, concurrent.futures.CancelledError):
+                raise self._is_closed() from None
             raise
+
+    def finish(self, work: Coroutine[Any, Any, object]) -> None:
+        """Wait for what gives something back. Once all is closed there is nothing left to be given back."""
+        try:
+            self.run(work)
+        except Unavailable as e:
+            if e.reason != "closed":
+                raise
+
+    def _is_closed(self) -> Unavailable:
+        return Unavailable(f"{self._what} is closed: open it again", reason="closed")
 
     def iterate(self, items: AsyncIterator[T], *, at_once: int = 1) -> Iterator[T]:
         """The items of an asynchronous iterator, taken as they are asked for, up to ``at_once`` of them together."""
@@ -70,21 +82,21 @@ class LoopThread:
         finally:
             close = getattr(items, "aclose", None)
             if close is not None:
-                with contextlib.suppress(Unavailable):  # the loop was closed, and what waited there has ended
-                    self.run(close())
+                self.finish(close())
 
     def close(self) -> None:
         """End the loop, and what still runs on it. May be called twice."""
-        with self._starting:
+        with self._lock:
             closed, self._closed = self._closed, True
         if not closed:
-            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+            asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
 
-    async def _end(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
