@@ -7,6 +7,7 @@ returns, what it wrote is on stable storage on every disk in service; whoever is
     aio.py       AsyncStore, AsyncBucket, AsyncReader: all that there is to do
     blocking.py  Store, Bucket, Reader: the same names, waiting; an event loop in a thread runs the ones above
     uploads.py   AsyncUpload: a large object in parts
+    asked.py     what callers ask for, looked at before anything is done
     bodies.py    what may be stored: bytes, paths, files, iterables, as a source that the core reads
 
 Knows nothing of HTTP. One process owns a store: another one that opens or serves it gets `StoreInUse` with its pid.

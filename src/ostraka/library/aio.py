@@ -12,19 +12,16 @@ import io
 import logging
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ostraka.config import parse_geometry
 from ostraka.errors import Absent, Exists, Invalid, OstrakaError
 from ostraka.jobs.scheduler import Scheduler
-from ostraka.library import uploads
+from ostraka.library import asked, uploads
 from ostraka.library.bodies import Body, source_of
 from ostraka.library.uploads import AsyncUpload
-from ostraka.objects.publish import NO_CONDITIONS
+from ostraka.objects.types import Bucket as BucketInfo
 from ostraka.objects.types import (
-    Attributes,
     Deleted,
     Listed,
     ListPage,
@@ -34,17 +31,13 @@ from ostraka.objects.types import (
     Upload,
     Versioning,
     VersionPage,
-    WriteConditions,
 )
-from ostraka.objects.types import Bucket as BucketInfo
 from ostraka.s3.digests import Digests, Expected
-from ostraka.s3.ops.call import valid_bucket_name
 from ostraka.store.accounts import ROOT_NAME
 from ostraka.store.store import TEND_SECONDS, Store, open_here
 
 log = logging.getLogger("ostraka.library")
 
-CONTENT_TYPE = "binary/octet-stream"  # what S3 says of a body of which nobody said anything
 PAGE = 1000
 
 _NOTHING = Expected()
@@ -58,6 +51,7 @@ class AsyncReader:
 
     def __init__(self, reader: ObjectReader) -> None:
         self._reader = reader
+        self._closed = False
         self.info: ObjectInfo = reader.info
 
     async def read(self, offset: int = 0, length: int | None = None) -> bytes:
@@ -82,6 +76,7 @@ class AsyncReader:
 
     async def parts(self) -> list[PartInfo]:
         """The parts that it was uploaded in; none of what was stored whole."""
+        self._check_open()
         found: list[PartInfo] = []
         more = self.info.part_count > 0
         while more:
@@ -93,12 +88,21 @@ class AsyncReader:
         return self.pieces()
 
     def _clip(self, offset: int, length: int | None) -> tuple[int, int]:
+        self._check_open()
+        asked.number("an offset", offset)
+        if length is not None:
+            asked.number("a length", length)
         left = self.info.size - offset
         if offset < 0 or left < 0 or (length is not None and length < 0):
             raise Invalid(f"{self.info.key!r} has {self.info.size} bytes: none at {offset}", reason="range")
         return offset, left if length is None else min(length, left)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Invalid(f"the reader of {self.info.key!r} is closed: open the object again", reason="closed")
+
     def close(self) -> None:
+        self._closed = True
         self._reader.close()
 
     async def __aenter__(self) -> Self:
@@ -135,12 +139,12 @@ class AsyncBucket:
         ``body``: bytes, a Path, a binary file, or an iterable (asynchronous or not) of bytes. ``headers``: standard
         ones that readers over HTTP get back, such as cache-control, in lower case. ``create_only``: PreconditionFailed
         if the key has an object already. ``if_match``: the ETag (or several, or "*") that the current object must
-        have. Raises also Absent (no such bucket), Invalid, TooLarge, Full, Unavailable.
+        have. Raises also Absent (no such bucket), Invalid, TooLarge, Full, Unavailable; and OSError, as Python does,
+        for a Path that cannot be read.
         """
-        attributes = _attributes(content_type, headers, metadata, tags)
-        conditions = NO_CONDITIONS
-        if create_only or if_match:
-            conditions = WriteConditions(create_only, (if_match,) if isinstance(if_match, str) else tuple(if_match))
+        asked.text("a key", key)
+        attributes = asked.attributes(content_type, headers, metadata, tags)
+        conditions = asked.conditions(create_only, if_match)
         source, file = source_of(body)
         try:
             return await self._objects.put(
@@ -159,14 +163,19 @@ class AsyncBucket:
 
     async def open(self, key: str, *, version_id: str | None = None) -> AsyncReader:
         """An object to be read, by ranges or piece by piece. Raises Absent."""
+        asked.text("a key", key)
+        asked.version(version_id)
         return AsyncReader(self._objects.open(self.name, key, version_id))
 
     async def head(self, key: str, *, version_id: str | None = None) -> ObjectInfo:
         """What is known of an object: size, etag, modified, version_id, attributes. Raises Absent."""
+        asked.text("a key", key)
+        asked.version(version_id)
         return self._objects.lookup(self.name, key, version_id)
 
     async def exists(self, key: str) -> bool:
         """Whether the key has an object now. Raises Absent if there is no such bucket."""
+        asked.text("a key", key)
         try:
             self._objects.lookup(self.name, key, None)
         except Absent as e:
@@ -177,12 +186,14 @@ class AsyncBucket:
 
     async def delete(self, key: str, *, version_id: str | None = None, if_match: str | Sequence[str] = ()) -> Deleted:
         """Delete an object, or one version of it. What is not there is no error, unless ``if_match`` demands it."""
-        matches = (if_match,) if isinstance(if_match, str) else tuple(if_match)
+        asked.text("a key", key)
+        asked.version(version_id)
+        matches = asked.etags(if_match)
         return await self._objects.delete(self.name, key, version_id, owner=ROOT_NAME, if_match=matches)
 
     async def delete_many(self, keys: Iterable[str]) -> None:
         """Delete all of these keys, in commits of many; what is not there is no error. Raises the first failure."""
-        left = list(keys)
+        left = asked.keys(keys)
         for start in range(0, len(left), PAGE):
             named = [(key, None) for key in left[start : start + PAGE]]
             for answer in await self._objects.delete_many(self.name, named, owner=ROOT_NAME):
@@ -191,6 +202,9 @@ class AsyncBucket:
 
     async def copy(self, key: str, to_key: str, *, to_bucket: str = "", version_id: str | None = None) -> ObjectInfo:
         """Copy an object with its attributes, without copying its bytes."""
+        for what, said in (("a key", key), ("a key", to_key), ("a bucket's name", to_bucket)):
+            asked.text(what, said)
+        asked.version(version_id)
         source = self._objects.lookup(self.name, key, version_id)
         return await self._objects.copy(source, to_bucket or self.name, to_key, source.attributes, owner=ROOT_NAME)
 
@@ -204,10 +218,14 @@ class AsyncBucket:
         tags: Mapping[str, str] | None = None,
     ) -> AsyncUpload:
         """Begin a multipart upload: for bodies beyond 5 GiB, or whose parts are there at different times."""
-        return await uploads.begin(self._store, self.name, key, _attributes(content_type, headers, metadata, tags))
+        asked.text("a key", key)
+        attributes = asked.attributes(content_type, headers, metadata, tags)
+        return await uploads.begin(self._store, self.name, key, attributes)
 
     def upload_of(self, key: str, upload_id: str) -> AsyncUpload:
         """An upload that was begun before, by its id: to go on with it, or to abort it."""
+        asked.text("a key", key)
+        asked.text("an upload's id", upload_id)
         return AsyncUpload(self._store, self.name, key, upload_id)
 
     def uploads(self, prefix: str = "") -> AsyncIterator[Upload]:
@@ -216,6 +234,8 @@ class AsyncBucket:
 
     async def list(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[Listed]:
         """Every object whose key begins with ``prefix``, in the order of the keys' bytes."""
+        for what, said in (("a prefix", prefix), ("a key", start_after)):
+            asked.text(what, said)
         after = start_after
         while True:
             page = self._objects.list(self.name, prefix, "", after, PAGE)
@@ -230,10 +250,16 @@ class AsyncBucket:
         self, prefix: str = "", *, delimiter: str = "", start_after: str = "", limit: int = PAGE
     ) -> ListPage:
         """One page of a listing: keys that share a prefix up to the delimiter are folded into ``prefixes``."""
+        for what, said in (("a prefix", prefix), ("a delimiter", delimiter), ("a key", start_after)):
+            asked.text(what, said)
+        asked.number("a limit", limit)
+        if limit < 0:
+            raise Invalid(f"a limit of {limit} keys: name how many at most", reason="limit")
         return self._objects.list(self.name, prefix, delimiter, start_after, limit)
 
     async def versions(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """Every version and delete marker, newest first within a key."""
+        asked.text("a prefix", prefix)
         after_key = after_version = ""
         while True:
             page: VersionPage = self._objects.list_versions(self.name, prefix, "", after_key, after_version, PAGE)
@@ -254,18 +280,6 @@ class AsyncBucket:
         return self._objects.bucket(self.name)
 
 
-def _attributes(
-    content_type: str,
-    headers: Mapping[str, str] | None,
-    metadata: Mapping[str, str] | None,
-    tags: Mapping[str, str] | None,
-) -> Attributes:
-    said = {"content-type": content_type or CONTENT_TYPE}
-    if headers:
-        said.update(headers)
-    return Attributes(said, dict(metadata) if metadata else {}, dict(tags) if tags else {})
-
-
 def _with_versioning(bucket: BucketInfo, status: Versioning) -> BucketInfo:
     return dataclasses.replace(bucket, versioning=status)
 
@@ -283,10 +297,8 @@ class AsyncStore:
 
     async def create_bucket(self, name: str, *, exist_ok: bool = False, region: str = "us-east-1") -> AsyncBucket:
         """Make a bucket. Raises Invalid for a name that S3 does not allow, Exists unless ``exist_ok``."""
-        if not valid_bucket_name(name):
-            raise Invalid(
-                f"bucket {name!r}: a name is 3 to 63 lower case letters, digits, dots and hyphens", reason="bucket"
-            )
+        asked.bucket_name(name)
+        asked.text("a region", region)
         try:
             await self._store.objects.create_bucket(name, ROOT_NAME, region)
         except Exists:
@@ -296,6 +308,7 @@ class AsyncStore:
 
     async def bucket(self, name: str) -> AsyncBucket:
         """A bucket that is there. Raises Absent."""
+        asked.text("a bucket's name", name)
         self._store.objects.bucket(name)
         return AsyncBucket(self._store, name)
 
@@ -310,6 +323,7 @@ class AsyncStore:
 
     async def delete_bucket(self, name: str) -> None:
         """Remove an empty bucket. Raises Absent, or Exists (reason "bucket-not-empty")."""
+        asked.text("a bucket's name", name)
         await self._store.objects.delete_bucket(name)
 
 
@@ -335,10 +349,8 @@ async def open_async(
     healing) runs on this event loop, in small pieces, while it is open. Raises InUse (`ostraka.StoreInUse`, which
     names the other process), Refused, Invalid, Corrupt, Unavailable.
     """
-    if not directories:
-        raise Invalid("name at least one directory", reason="directories")
-    paths = [Path(os.fspath(d)) for d in directories]
-    async with open_here(paths, ec=parse_geometry(ec) if ec else None, existing=existing) as store:
+    paths, geometry = asked.directories(directories), asked.geometry(ec)
+    async with open_here(paths, ec=geometry, existing=existing) as store:
         scheduler = store.jobs = Scheduler(store)
         await scheduler.start()
         tending = asyncio.get_running_loop().create_task(_tend(store))

@@ -45,7 +45,7 @@ class Reader:
         return self.pieces()
 
     def close(self) -> None:
-        self._loop.run(_call(self._reader.close))
+        self._loop.finish(_call(self._reader.close))
 
     def __enter__(self) -> Self:
         return self
@@ -98,7 +98,7 @@ class Upload:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._loop.run(self._upload.__aexit__(kind, error, trace))
+        self._loop.finish(self._upload.__aexit__(kind, error, trace))
 
 
 class Bucket:
@@ -248,7 +248,7 @@ def open_store(*directories: str | os.PathLike[str], ec: str | None = None, exis
 
     As `open_async` otherwise.
     """
-    loop = LoopThread()
+    loop = LoopThread("the store")
     try:
         opened = open_async(*directories, ec=ec, existing=existing)
         store = loop.run(opened.__aenter__())

@@ -53,7 +53,10 @@ class FileSource:
         self.length: int | None = _left_in(file)
 
     async def read_into(self, view: memoryview) -> int:
-        return await asyncio.to_thread(self._read, view)
+        try:
+            return await asyncio.to_thread(self._read, view)
+        except ValueError as e:  # closed, or not open for reading
+            raise Invalid(f"the body's file cannot be read: {e}", reason="body") from e
 
     def _read(self, view: memoryview) -> int:
         readinto: Any = getattr(self._file, "readinto", None)
@@ -93,7 +96,11 @@ class PiecesSource:
             piece = await self._next()
             if piece is None:
                 return 0
-            self._rest = memoryview(piece).cast("B")
+            try:
+                self._rest = memoryview(piece).cast("B")
+            except TypeError:
+                message = f"a body in pieces is pieces of bytes, and one of them is {type(piece).__name__}"
+                raise Invalid(message, reason="body") from None
         size = min(len(view), len(self._rest))
         view[:size] = self._rest[:size]
         self._rest = self._rest[size:]

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from ostraka.errors import Absent
+from ostraka.library import asked
 from ostraka.library.bodies import Body, source_of
 from ostraka.objects.types import Attributes, CompletePart, ObjectInfo, PartInfo, Upload
 from ostraka.s3.digests import Digests, Expected, of_parts
@@ -33,6 +34,7 @@ class AsyncUpload:
 
         All but the last need 5 MiB. Raises Absent (the upload is gone), Invalid, TooLarge, Full, Unavailable.
         """
+        asked.number("a part's number", number)
         source, file = source_of(body)
         try:
             return await self._objects.put_part(
@@ -44,6 +46,8 @@ class AsyncUpload:
 
     async def copy(self, number: int, source: ObjectInfo, offset: int, length: int) -> PartInfo:
         """A part that shares bytes of a version which is stored already."""
+        for what, said in (("a part's number", number), ("an offset", offset), ("a length", length)):
+            asked.number(what, said)
         digest = Digests(Expected())
         return await self._objects.copy_part(
             self.bucket, self.key, self.upload_id, number, source, offset, length, digest
@@ -92,6 +96,7 @@ async def begin(store: Store, bucket: str, key: str, attributes: Attributes) -> 
 
 async def in_progress(store: Store, bucket: str, prefix: str) -> AsyncIterator[Upload]:
     """Uploads that were neither completed nor aborted, by key."""
+    asked.text("a prefix", prefix)
     key = upload = ""
     while True:
         page = store.objects.list_uploads(bucket, prefix, "", key, upload, PAGE)
