@@ -105,6 +105,7 @@ class NotSupported(OstrakaError):
     """Understood and not built; nothing was done."""
 
 
+NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
 _OF_THE_PATH = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS))
 
 
@@ -115,6 +116,6 @@ def of_system(error: OSError) -> OstrakaError:
     message = f"{where}{error.strerror or error}"
     if error.errno in _OF_THE_PATH:
         return Refused(message, reason="os")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in NO_ROOM:
         return Full(message, reason="os")
     return Unavailable(message, reason="os")

@@ -61,10 +61,12 @@ class Program:
             start_new_session=True,
         )
 
-    def __call__(self, *words: str, stdin: bytes = b"") -> Done:
-        """Run a command to its end."""
+    def __call__(self, *words: str, stdin: bytes = b"", nobody: bool = False, interrupt: int = 0) -> Done:
+        """Run a command to its end; ``nobody`` and ``interrupt`` are told in zygote.py."""
         arguments = [*words, *self.way]
-        status, out, err = self._zygote.run(arguments, self.directory, self.environment, stdin, SECONDS_MAX)
+        status, out, err = self._zygote.run(
+            arguments, self.directory, self.environment, stdin, SECONDS_MAX, nobody=nobody, interrupt=interrupt
+        )
         return Done(status, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"), out)
 
     def well(self, *words: str, stdin: bytes = b"") -> Done:

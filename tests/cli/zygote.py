@@ -2,10 +2,12 @@
 
 Run as a script it is that process. It is told words, directory and environment, with descriptors for standard input,
 output and error; a child takes them and runs `ostraka.cli.main`, as ``python -m ostraka`` does. `Zygote` is the tests'
-side.
+side. A command may be run as somebody who can read everything and write nothing (``nobody``), and be given Ctrl-C when
+it makes its n-th call of a function (``interrupt``).
 """
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -40,7 +42,15 @@ class Zygote:
         assert self._process.stdout.readline() == b"ready\n"
 
     def run(
-        self, words: list[str], directory: Path, environment: Mapping[str, str], stdin: bytes, seconds: float
+        self,
+        words: list[str],
+        directory: Path,
+        environment: Mapping[str, str],
+        stdin: bytes,
+        seconds: float,
+        *,
+        nobody: bool = False,
+        interrupt: int = 0,
     ) -> tuple[int, bytes, bytes]:
         """Status (minus a signal's number), standard output and standard error of a command."""
         with contextlib.ExitStack() as stack:
@@ -50,7 +60,8 @@ class Zygote:
             link = stack.enter_context(socket.socket(socket.AF_UNIX))
             link.connect(self._address)
             link.settimeout(seconds)
-            message = json.dumps([words, str(directory), dict(environment)]).encode("utf-8", "surrogateescape")
+            asked = [words, str(directory), dict(environment), nobody, interrupt]
+            message = json.dumps(asked).encode("utf-8", "surrogateescape")
             socket.send_fds(link, [len(message).to_bytes(4, "big")], [f.fileno() for f in files])
             link.sendall(message)
             pid = int(_read(link, 8).decode())
@@ -103,7 +114,7 @@ def _serve(address: str) -> list[str]:
             continue
         listening.close()
         size, descriptors, _, _ = socket.recv_fds(link, 4, 3)
-        words, directory, environment = json.loads(
+        words, directory, environment, nobody, interrupt = json.loads(
             _read(link, int.from_bytes(size, "big")).decode("utf-8", "surrogateescape")
         )
         pid = os.fork()
@@ -120,7 +131,39 @@ def _serve(address: str) -> list[str]:
         os.environ.clear()
         os.environ.update(environment)
         sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+        if nobody:
+            _become_nobody()
+        if interrupt:
+            _interrupt_at(interrupt)
         return list(words)
+
+
+def _become_nobody() -> None:
+    """Of root's capabilities only CAP_DAC_READ_SEARCH is left: what is not installed for everybody is still read."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    keep_caps, version_3, read_search = 8, 0x20080522, 1 << 2
+    assert libc.prctl(keep_caps, 1, 0, 0, 0) == 0
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+    header = (ctypes.c_uint32 * 2)(version_3, 0)
+    sets = (ctypes.c_uint32 * 6)(read_search, read_search, 0, 0, 0, 0)
+    assert libc.capset(header, sets) == 0, os.strerror(ctypes.get_errno())
+
+
+def _interrupt_at(number: int) -> None:
+    """Ctrl-C at that call of a function in the main thread, wherever it is."""
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        if event == "call":
+            calls += 1
+            if calls == number:
+                sys.setprofile(None)
+                os.kill(os.getpid(), signal.SIGINT)
+
+    sys.setprofile(count)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 Modules are imported when their command runs, so that `ostraka --help` answers at once.
 """
 
+import contextlib
 import importlib
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -38,13 +40,13 @@ COMMANDS = {
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for."""
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _ended():  # words are looked at, and perhaps completed
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _ended():
             return super().invoke(ctx)
-        except KeyboardInterrupt as e:  # click would say "Aborted!"
-            raise Terminated.by(signal.SIGINT, e) from None
-        except BrokenPipeError as e:  # and end with a status that says nothing
-            raise Terminated.by(signal.SIGPIPE, e) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -55,6 +57,17 @@ class LazyGroup(click.Group):
         module, attribute = COMMANDS[name]
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+
+@contextlib.contextmanager
+def _ended() -> Iterator[None]:
+    """Click would say "Aborted!" to Ctrl-C, and end with a status that says nothing when nobody reads its output."""
+    try:
+        yield
+    except KeyboardInterrupt as e:
+        raise Terminated.by(signal.SIGINT, e) from None
+    except BrokenPipeError as e:
+        raise Terminated.by(signal.SIGPIPE, e) from None
 
 
 @click.command(

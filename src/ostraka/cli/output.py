@@ -127,7 +127,7 @@ def friendly() -> Iterator[None]:
     except (OstrakaError, OSError) as e:
         click.echo(f"ostraka: {told(e)}", err=True)
         sys.exit(status_of(e))
-    except (KeyboardInterrupt, Terminated) as e:
+    except (KeyboardInterrupt, click.exceptions.Abort, Terminated) as e:  # Abort: what click makes of the first
         number = e.number if isinstance(e, Terminated) else signal.SIGINT
         if number == signal.SIGPIPE:
             _let_go_of_output()

@@ -15,7 +15,7 @@ import msgspec
 
 from ostraka.chunks.counters import METRICS as CHUNK_METRICS
 from ostraka.chunks.store import ChunkStore
-from ostraka.errors import Full, OstrakaError, Unavailable
+from ostraka.errors import NO_ROOM, Full, OstrakaError, Unavailable
 from ostraka.host import Host
 from ostraka.jobs.damage import DamageJournal
 from ostraka.jobs.scheduler import Scheduler
@@ -345,6 +345,8 @@ def _assemble(
         try:
             members.add_disk(member.number, path, open_disk(member.number, path))
         except OSError as e:
+            if e.errno in NO_ROOM and not members.epoch.m:  # it is whole, and nothing can stand in for it
+                raise Full(f"no room in {path}: make some on that disk", reason="disk") from e
             try:
                 members.evict(member.number, e)
             except Unavailable:

@@ -1,0 +1,159 @@
+"""Each command in each of the situations that a tired person meets: no permission, a full disk, Ctrl-C in the middle.
+
+A wrong store, a wrong server and wrong words at each command are in test_bad_input.py.
+"""
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from program import Done, Program, one_line
+from test_grammar_of_commands import ALL
+from zygote import Zygote
+
+import ostraka
+from ostraka.testing.powercut import PowerCutDisk
+
+# each command, in words that do something to a store that has s3://there/k
+WORDS: dict[str, list[str]] = {
+    "ostraka serve": ["serve", "--listen", "127.0.0.1:0", "{store}"],
+    "ostraka status": ["status"],
+    "ostraka bucket ls": ["bucket", "ls"],
+    "ostraka bucket create": ["bucket", "create", "made"],
+    "ostraka bucket rm": ["bucket", "rm", "empty"],
+    "ostraka ls": ["ls", "-r", "s3://there"],
+    "ostraka cp": ["cp", "-r", "files", "s3://there/copied"],
+    "ostraka sync": ["sync", "files", "s3://there/synced"],
+    "ostraka cat": ["cat", "s3://there/k"],
+    "ostraka rm": ["rm", "-r", "s3://spare/"],
+    "ostraka account ls": ["account", "ls"],
+    "ostraka account add": ["account", "add", "bob"],
+    "ostraka account rm": ["account", "rm", "ann"],
+    "ostraka credentials show": ["credentials", "show"],
+    "ostraka credentials rotate": ["credentials", "rotate"],
+    "ostraka disk ls": ["disk", "ls"],
+    "ostraka disk replace": ["disk", "replace", "{new}"],
+    "ostraka disk forget": ["disk", "forget", "1"],
+    "ostraka job ls": ["job", "ls"],
+    "ostraka fsck": ["fsck"],
+    "ostraka doctor": ["doctor"],
+}
+WITHOUT_A_STORE = {"ostraka completion", "ostraka version"}
+
+
+def test_every_command_is_here() -> None:
+    assert set(ALL) == set(WORDS) | WITHOUT_A_STORE
+
+
+def looks(directory: Path) -> dict[Path, tuple[int, int]]:
+    """Every file's size and time."""
+    return {path: (path.lstat().st_size, path.lstat().st_mtime_ns) for path in directory.rglob("*")}
+
+
+class Place:
+    """A store in which there is something to be lost, and files beside it."""
+
+    def __init__(self, zygote: Zygote, work: Path, store: Path) -> None:
+        self.store = store
+        self._names = {"store": str(store), "new": str(work / "new")}
+        (work / "files").mkdir(exist_ok=True)
+        (work / "files" / "small").write_bytes(b"small")
+        (work / "files" / "large").write_bytes(bytes(300_000))
+        self.program = Program(zygote, work, ("--store", str(store)))
+        with ostraka.open(store) as opened:
+            opened.create_bucket("there").put("k", b"kept")
+            opened.create_bucket("empty")
+            opened.create_bucket("spare").put("spared/1", b"1")
+        self.program.well("account", "add", "ann")
+
+    def run(self, command: str, **how: bool | int) -> Done:
+        words = [word.format_map(self._names) for word in WORDS[command]]
+        program = self.program.elsewhere() if command == "ostraka serve" else self.program
+        return program(*words, **how)  # type: ignore[arg-type]
+
+    def is_whole(self) -> None:
+        """What nobody meant to change is there, and all of it verifies."""
+        assert self.program.well("cat", "s3://there/k").out == "kept"
+        assert {"there", "spare"} <= {row["name"] for row in self.program.well("bucket", "ls", "--json").rows}
+        assert self.program.well("ls", "--incomplete", "s3://there").out == ""
+        self.program.well("fsck")
+
+
+@pytest.fixture
+def place(zygote: Zygote, tmp_path: Path) -> Place:
+    return Place(zygote, tmp_path, tmp_path / "store")
+
+
+def test_who_may_not_write_to_the_store_is_told_so_by_each_command(place: Place, tmp_path: Path) -> None:
+    if os.geteuid():
+        for path in (place.store, *place.store.rglob("*")):
+            path.chmod(path.stat().st_mode & ~0o222)
+    before = looks(tmp_path)
+    for command in WORDS:
+        done = place.run(command, nobody=os.geteuid() == 0)
+        if command == "ostraka doctor":
+            assert done.status == 1, done
+            assert "cannot be written by this user" in done.out, done
+            assert done.err == ""
+        else:
+            one_line(done, 1, str(place.store), "cannot be written by this user", "change its owner or its mode")
+        assert looks(tmp_path) == before, command
+
+
+@pytest.fixture
+def full(zygote: Zygote, tmp_path: Path) -> Iterator[tuple[Place, PowerCutDisk]]:
+    with PowerCutDisk(tmp_path / "backing", tmp_path / "disk") as disk:
+        yield Place(zygote, tmp_path, Path(disk.path) / "store"), disk
+
+
+def test_a_disk_without_any_room_is_told_by_each_command_and_nothing_is_lost(full: tuple[Place, PowerCutDisk]) -> None:
+    place, disk = full
+    disk.limit_space(0)
+    for command in WORDS:
+        done = place.run(command)
+        if command == "ostraka doctor":
+            assert (done.status, done.err) == (1, ""), done
+            assert "room" in done.out, done
+        elif command == "ostraka serve":  # it has a log
+            assert done.status == 1, done
+            assert "Traceback" not in done.err, done
+            assert f"{place.store}: make some on that disk" in done.err, done
+        else:
+            one_line(done, 1, str(place.store), "make some on that disk")
+    disk.heal()
+    place.is_whole()
+
+
+def interrupted(place: Place, command: str, call: int) -> None:
+    done = place.run(command, interrupt=call)
+    assert "Traceback" not in done.err, (call, done)
+    if done.status == 130:
+        assert done.err == "ostraka: interrupted\n", (call, done)
+    elif command != "ostraka serve":
+        assert done.status in (0, 1, 3, 4), (call, done)
+
+
+@pytest.fixture(scope="module")
+def kept(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A store that every interrupted command works on, one after the other."""
+    work = tmp_path_factory.mktemp("kept")
+    return Place(zygote, work, work / "store")
+
+
+INTERRUPTED = [command for command in WORDS if command not in ("ostraka serve", "ostraka disk forget")]
+
+
+@pytest.mark.parametrize("command", INTERRUPTED)
+def test_ctrl_c_at_any_moment_is_one_line_and_loses_nothing(kept: Place, seed: int, command: str) -> None:
+    interrupted(kept, command, int(2 ** random.Random(seed).uniform(5, 15)))
+    kept.is_whole()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", INTERRUPTED)
+def test_ctrl_c_at_many_moments_is_one_line_and_loses_nothing(kept: Place, seed: int, command: str) -> None:
+    for number in range(40):
+        interrupted(kept, command, int(2 ** random.Random(seed + number).uniform(5, 16)))
+        kept.is_whole()
