@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import ostraka
-from ostraka.errors import Absent, Exists, Full, Invalid, OstrakaError, Refused
+from ostraka.errors import Absent, Exists, Full, Invalid, OstrakaError, Refused, Unavailable
 from ostraka.library import Bucket, Store
 from ostraka.testing import serve
 from ostraka.testing.powercut import PowerCutDisk
@@ -248,7 +248,7 @@ def test_a_closed_store_says_so_at_every_call_and_lets_its_readers_go(tmp_path: 
         lambda: list(bucket.list()), lambda: bucket.upload("k"), lambda: upload.put(1, b"1"), lambda: reader.read(),
         lambda: store.buckets(), lambda: store.bucket("photos"), lambda: store.create_bucket("other"),
     ):  # fmt: skip
-        with pytest.raises(Invalid) as caught:
+        with pytest.raises(Unavailable) as caught:
             call()
         one_line(caught.value, "the store is closed: open it again")
     reader.close()
