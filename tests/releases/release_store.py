@@ -168,7 +168,8 @@ def disks(where: Path, layout: str) -> list[Path]:
 def unpack(release: Path, where: Path) -> None:
     """Both stores, with the holes that their files had."""
     with tarfile.open(release / "stores.tar.xz") as archive:
-        archive.extractall(where, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Debian's Python 3.11.2 has none yet
+        archive.extractall(where)
 
 
 def make(release: str) -> None:
