@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ostraka.backends import Backend
+from ostraka.backends.iterators import ended
 from ostraka.metadatadb.handles import Handle, Keyed
 from ostraka.metadatadb.naming import Naming
 from ostraka.metadatadb.operations import Op
@@ -66,13 +67,17 @@ class AsyncNamespace(Naming[Awaitable[None], Awaitable[bool]]):
         """What was durable so many seconds ago is seen."""
         await self._scope.refresh(max_staleness)
 
-    async def watch(self, *names: str) -> AsyncIterator[Change]:
-        """What changes from now on (in all names, or these): here at once, elsewhere with the sync that sees it.
+    def watch(self, *names: str) -> AsyncIterator[Change]:
+        """What changes from this call on (in all names, or these): here at once, elsewhere with the sync that sees it.
 
         Changes that were not taken yet are told as one. Ends with Unavailable (reason "closed") when the store does.
         """
-        async for touch in self._scope.watch(names):
-            yield change_of(touch, self._handles.get(touch.name))
+        return self._changes(self._scope.watch(names))
+
+    async def _changes(self, touches: AsyncIterator[Touch]) -> AsyncIterator[Change]:
+        async with ended(touches):
+            async for touch in touches:
+                yield change_of(touch, self._handles.get(touch.name))
 
 
 class AsyncStore:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from ostraka.errors import OstrakaError
 from ostraka.metadatadb.copy import Touched
@@ -56,10 +57,10 @@ class Watchers:
 
     def __init__(self, keys_max: int) -> None:
         self._keys_max = keys_max
-        self._all: set[Watcher] = set()
+        self._all: WeakSet[Watcher] = WeakSet()  # who asked and never looked is forgotten
 
     def __bool__(self) -> bool:
-        return bool(self._all)
+        return len(self._all) > 0
 
     def tell(self, touched: Touched) -> None:
         for watcher in self._all:

@@ -392,6 +392,15 @@ async def changes_are_told_to_who_watches(place: Place) -> None:
 
 
 @case()
+async def watching_begins_with_the_call(place: Place) -> None:
+    """Not with the first look: who asks, reads, and then looks misses nothing."""
+    async with place.namespaces() as [ns]:
+        changes = ns.watch("n")
+        await ns.int("n").add(1)
+        same((await asyncio.wait_for(anext(changes), 10)).name, "n", "what changed before the first look")
+
+
+@case()
 async def a_closed_store_says_so(place: Place) -> None:
     async with place.store() as store:
         ns = await store.namespace("case")
