@@ -27,7 +27,9 @@ class Outcome(enum.Enum):
 def apply(state: State, transaction: Transaction) -> Outcome:
     """Let it take effect, if it can."""
     outcome = judge(state, transaction)
-    state.time = now = max(state.time, transaction.at)
+    now = state.time
+    if now < transaction.at:
+        now = state.time = transaction.at
     if outcome is Outcome.DONE:
         for op in transaction.ops:
             APPLY[type(op)](state, op, now)
@@ -46,6 +48,8 @@ def judge(state: State, transaction: Transaction) -> Outcome:
 def misused(state: State, transaction: Transaction) -> tuple[str, Kind] | None:
     """The first name that is used as another kind than it then has, and the kind that it has."""
     now = max(state.time, transaction.at)
+    if len(transaction.ops) == 1:
+        return _misused(state, transaction.ops[0], now)
     kinds: dict[str, Kind | None] = {}  # of the names that the operations so far have made or dropped
     cleared = False
     for op in transaction.ops:
@@ -65,6 +69,12 @@ def misused(state: State, transaction: Transaction) -> tuple[str, Kind] | None:
         elif kind is not None and not op.expects:
             kinds[op.name] = kind
     return None
+
+
+def _misused(state: State, op: Op, now: int) -> tuple[str, Kind] | None:
+    """The same of a single operation."""
+    held = state.live(op.name, now) if op.kind is not None else None
+    return None if held is None or held.kind is op.kind else (op.name, held.kind)
 
 
 def _holds(state: State, op: Op, now: int) -> bool:

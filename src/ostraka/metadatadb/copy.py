@@ -181,10 +181,12 @@ class Copy:
 
     # -- what only the periodic discipline does
 
-    def pend(self, transaction: Transaction) -> None:
-        """Show a transaction before it is part of an entry. The mutex is held."""
-        self.take(transaction)
-        self.pending.append(transaction)
+    def pend(self, transaction: Transaction) -> Outcome:
+        """Show a transaction before it is part of an entry, if it has an effect. The mutex is held."""
+        outcome = self.take(transaction)
+        if outcome is Outcome.DONE:
+            self.pending.append(transaction)
+        return outcome
 
     def freeze(self, entry: Entry) -> None:
         """The first pending transactions are this entry."""

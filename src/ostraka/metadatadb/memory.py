@@ -20,8 +20,11 @@ class MemoryScope(Scope):
         if self._closed:
             raise Unavailable(f"namespace {self.name!r} was closed", reason="closed")
         with self.copy.mutex:
-            self.check(transaction)
-            done = self.copy.take(transaction) is Outcome.DONE
+            self.check_bounds(transaction)
+            outcome = self.copy.take(transaction)
+            if outcome is Outcome.REFUSED:
+                raise self.misuse(transaction)
+            done = outcome is Outcome.DONE
             if done:
                 self.counters.count("operations", len(transaction.ops))
         self.publish_soon()

@@ -247,7 +247,10 @@ class Transaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def asks(self) -> bool:
         """Whether it must be settled before its writer goes on: it expects something, or clears everything."""
-        return any(op.expects or isinstance(op, Clear) for op in self.ops)
+        for op in self.ops:  # noqa: SIM110 - every write asks this, and a generator takes longer
+            if op.expects or type(op) is Clear:
+                return True
+        return False
 
     @property
     def size(self) -> int:
@@ -255,21 +258,18 @@ class Transaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         size = 0
         for op in self.ops:
             size += 64 + len(op.name) + len(key_of(op) or "")
-            if isinstance(op, ScalarSet | MapSet | ListAppend):
+            if isinstance(op, _WITH_VALUE):
                 size += len(memoryview(op.value))
         return size
 
 
+_WITH_VALUE = (ScalarSet, MapSet, ListAppend)
+
+
+_KEY_FIELD = {o: f for o in OPERATIONS for f in o.__struct_fields__ if f in ("key", "member")}
+
+
 def key_of(op: Op) -> str | None:
     """The key or member that it is about; None: the whole name."""
-    match op:
-        case SetAdd() | SetRemove() | SetExpect():
-            return op.member
-        case Expire():
-            return op.key
-        case IntMapSet() | IntMapAdd() | IntMapMul() | IntMapDiv() | IntMapDelete() | IntMapExpect():
-            return op.key
-        case MapSet() | MapDelete() | MapExpect():
-            return op.key
-        case _:
-            return None
+    field = _KEY_FIELD.get(type(op))
+    return None if field is None else getattr(op, field)

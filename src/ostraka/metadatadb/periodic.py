@@ -37,13 +37,14 @@ class PeriodicScope(SharedScope):
             return None
         ops, size = len(transaction.ops), transaction.size
         with self.copy.mutex:
-            self.check(transaction)
+            self.check_bounds(transaction)
             if (
                 self._ops + ops > self.limits.metadatadb_pending_ops_max
                 or self._bytes + size > self.limits.metadatadb_pending_bytes_max
             ):
                 return None
-            self.copy.pend(transaction)
+            if self.copy.pend(transaction) is Outcome.REFUSED:
+                raise self.misuse(transaction)
             self._ops += ops
             self._bytes += size
             self.counters.count("operations", ops)

@@ -113,6 +113,17 @@ class Scope(ABC):
 
     def check(self, transaction: Transaction) -> None:
         """What can be said against a transaction before anybody else is asked. The copy's mutex is held."""
+        self.check_bounds(transaction)
+        if misused(self.copy.view, transaction) is not None:
+            raise self.misuse(transaction)
+
+    def misuse(self, transaction: Transaction) -> Invalid:
+        """The error for one that uses a name as another kind than it is."""
+        name, kind = misused(self.copy.view, transaction) or ("", "")
+        return Invalid(f"{name!r} is of kind {kind}: a name has one kind, until it is dropped", reason="kind")
+
+    def check_bounds(self, transaction: Transaction) -> None:
+        """Raises TooLarge or Full for what does not fit. The copy's mutex is held."""
         if len(transaction.ops) > self.limits.metadatadb_transaction_ops_max:
             raise TooLarge(
                 f"{len(transaction.ops)} operations at once: at most {self.limits.metadatadb_transaction_ops_max}",
@@ -122,11 +133,6 @@ class Scope(ABC):
             raise TooLarge(
                 f"operations of {transaction.size} bytes at once: at most {self.limits.metadatadb_group_bytes_max}",
                 reason="batch",
-            )
-        wrong = misused(self.copy.view, transaction)
-        if wrong is not None:
-            raise Invalid(
-                f"{wrong[0]!r} is of kind {wrong[1]}: a name has one kind, until it is dropped", reason="kind"
             )
         if self.copy.view.size > self.limits.metadatadb_state_bytes_max:
             self._refuse_growth(transaction)

@@ -85,7 +85,7 @@ class State:
     def live(self, name: str, now: int) -> Held | None:
         """What the name holds at that moment; not to be written to."""
         held = self.names.get(name)
-        return held if held is not None and held.live(now) else None
+        return None if held is None or 0 < held.expires <= now else held
 
     def find(self, name: str, key: str | None, now: int) -> Any:
         """The value of a name, or the one under a key of it; UNSET if there is none."""
