@@ -86,7 +86,7 @@ async def put_for(place: Place, name: str, body: bytes, tasks: int, seconds: flo
         keys.append(key)
         await place.put(key, body)
 
-    return await _repeat(one, tasks, seconds), keys
+    return await repeat(one, tasks, seconds), keys
 
 
 async def get_for(place: Place, keys: Sequence[str], body: bytes, tasks: int, seconds: float) -> Round:
@@ -96,10 +96,10 @@ async def get_for(place: Place, keys: Sequence[str], body: bytes, tasks: int, se
         if await place.get(keys[number % len(keys)]) != body:
             raise WrongAnswers("what was read is not what was written")
 
-    return await _repeat(one, tasks, seconds)
+    return await repeat(one, tasks, seconds)
 
 
-async def _repeat(one: Callable[[int], Awaitable[None]], tasks: int, seconds: float) -> Round:
+async def repeat(one: Callable[[int], Awaitable[None]], tasks: int, seconds: float) -> Round:
     """``one(number)``, by so many tasks until the time is over."""
     spent: list[float] = []
     clock = time.perf_counter

@@ -223,7 +223,7 @@ def local(directory: Path) -> Store:
 
 
 def test_five_replicas_on_a_directory(tmp_path: Path, seed: int) -> None:
-    faults = soak_for(6.0, local(tmp_path), tmp_path / "books", seed, pace=0.02, weather_seconds=0.5)
+    faults = soak_for(4.0, local(tmp_path), tmp_path / "books", seed, pace=0.02, weather_seconds=0.5)
     assert faults
 
 
