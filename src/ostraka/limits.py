@@ -161,6 +161,7 @@ class Limits:
     metadatadb_commit_seconds_max: float = 15.0  # until an operation is durable or its writer is told that it is not
     metadatadb_fetches_max: int = 8  # entries that a replica fetches at once
     metadatadb_entries_loose_max: int = 64  # entries of the journal before they are put into the head
+    metadatadb_entries_unsettled_max: int = 256  # that one replica writes before it syncs and settles at once
     metadatadb_tail_entries_max: int = 1024  # entries in the head before a snapshot is made
     metadatadb_tail_bytes_max: int = 1 * MIB  # or an eighth of the last snapshot, if that is more
     metadatadb_writers_max: int = 10_000  # writers whose last entry is remembered

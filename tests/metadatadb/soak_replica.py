@@ -29,6 +29,7 @@ NAMESPACE: Final = "soak"
 LIMITS_SMALL: Final = replace(
     LIMITS,
     metadatadb_entries_loose_max=16,
+    metadatadb_entries_unsettled_max=24,
     metadatadb_tail_entries_max=64,
     metadatadb_tail_bytes_max=32 << 10,
     metadatadb_group_ops_max=40,

@@ -63,6 +63,23 @@ async def test_an_idle_interval_costs_at_most_two_requests(rig: Rig) -> None:
 
 
 @rigged
+async def test_who_writes_faster_than_it_ticks_settles_between_ticks(rig: Rig) -> None:
+    """The journal grew until the next tick: each write sorted all of it, and others had to fetch each entry."""
+    faults = Faults()
+    limits = replace(LIMITS, metadatadb_entries_unsettled_max=32)
+    ns = await rig.store(faults=faults, limits=limits, interval=1e6).namespace("ns")
+    before = faults.calls.copy()
+    for number in range(1000):
+        await ns.list("l", int).append(number)
+        await asyncio.sleep(0.01)
+        assert ns.status().journal <= 2 * 32
+    assert ns.list("l", int).entries() == list(range(1000))
+    assert sum(spent(faults, before).values()) <= 1000 + 1000 / 32 * 4, "the write, and the rest for 32 together"
+    assert len(await rig.names()) <= 6 * 32
+    assert (await rig.store().namespace("ns")).list("l", int).entries() == list(range(1000))
+
+
+@rigged
 async def test_a_comparison_is_one_listing_and_one_put(rig: Rig) -> None:
     faults = Faults()
     ns = await rig.store(faults=faults).namespace("ns")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from msgspec import Raw
 from tests.metadatadb.rig import Rig, rigged, scope_of
 
-from ostraka.errors import Forbidden
+from ostraka.errors import Forbidden, Invalid
 from ostraka.limits import LIMITS
 from ostraka.metadatadb import Journal, Periodic
 from ostraka.metadatadb.format import NEVER, Entry
@@ -55,7 +55,7 @@ async def test_processes_that_live_for_a_moment_leave_the_journal_short(rig: Rig
 async def test_a_crash_between_putting_and_deleting_leaves_garbage_that_others_remove(rig: Rig) -> None:
     faults = Faults()
     ns = await rig.store(limits=SMALL, faults=faults).namespace("ns")
-    faults.order("delete", Fault.HANG, times=10**6)
+    faults.order("delete-batch", Fault.HANG, times=10**6)
     for number in range(6):
         await ns.list("l", int).append(number)
     sharing = scope_of(ns).sharing
@@ -75,17 +75,30 @@ async def test_a_crash_between_putting_and_deleting_leaves_garbage_that_others_r
 @rigged
 async def test_where_deleting_is_denied_nothing_is_done_twice_and_it_is_tried_ever_more_seldom(rig: Rig) -> None:
     faults = Faults()
-    faults.order("delete", Fault.BEFORE, times=10**6, error=lambda: Forbidden("no", reason="access"))
+    faults.order("delete-batch", Fault.BEFORE, times=10**6, error=lambda: Forbidden("no", reason="access"))
     ns = await rig.store(limits=SMALL, faults=faults).namespace("ns")
     for number in range(30):
         await ns.list("l", int).append(number)
         await asyncio.sleep(5)
     await asyncio.sleep(10_000)
     assert len([n for n in await rig.names() if n.startswith("entry")]) == 30
-    assert faults.calls["delete"] < 20
+    assert faults.calls["delete-batch"] < 20
     for kind in (Journal, Periodic):
         other = await rig.store(kind, limits=SMALL).namespace("ns")
         assert other.list("l", int).entries() == list(range(30))
+
+
+@rigged
+async def test_where_batches_are_not_understood_garbage_goes_one_by_one(rig: Rig) -> None:
+    faults = Faults()
+    faults.order("delete-batch", Fault.BEFORE, times=10**6, error=lambda: Invalid("what?", reason="request"))
+    ns = await rig.store(limits=SMALL, faults=faults).namespace("ns")
+    for number in range(30):
+        await ns.list("l", int).append(number)
+    await asyncio.sleep(1000)
+    assert not [n for n in await rig.names() if n.startswith("entry")]
+    assert faults.calls["delete-batch"] == 1
+    assert ns.list("l", int).entries() == list(range(30))
 
 
 @rigged

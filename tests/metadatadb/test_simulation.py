@@ -23,6 +23,7 @@ from ostraka.testing.virtual_time import LoopClock, VirtualLoop, run
 SMALL = replace(
     LIMITS,
     metadatadb_entries_loose_max=4,
+    metadatadb_entries_unsettled_max=6,
     metadatadb_tail_entries_max=12,
     metadatadb_tail_bytes_max=8192,
     metadatadb_group_ops_max=20,

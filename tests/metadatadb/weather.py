@@ -10,12 +10,22 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ostraka.backends import Backend, Capability, Entry, Reading, Source, Stat, WritesConditionally, require
+from ostraka.backends import (
+    Backend,
+    Capability,
+    DeleteFailure,
+    Entry,
+    Reading,
+    Source,
+    Stat,
+    WritesConditionally,
+    require,
+)
 from ostraka.errors import Forbidden, OstrakaError, PreconditionFailed, Unavailable
 
 T = TypeVar("T")
@@ -49,11 +59,14 @@ class Weather(Backend):
         self.random = random.Random(seed)
         self.gone = False  # the process that called has died
         self.calls = 0
+        self._batches = seed % 2 == 0
         self._late: set[asyncio.Task[None]] = set()
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        return frozenset({Capability.CONDITIONAL})
+        """Every other one deletes many paths at once."""
+        batches = {Capability.BATCH_DELETE} if self._batches else set()
+        return frozenset({Capability.CONDITIONAL, *batches})
 
     def to_config(self) -> dict[str, Any]:
         raise NotImplementedError
@@ -120,6 +133,15 @@ class Weather(Backend):
             self._happened("delete denied")
             raise Forbidden(f"{path}: may not be deleted", reason="access")
         await self._write(lambda: self.inner.delete(path))
+
+    async def delete_batch(self, paths: Iterable[str]) -> list[DeleteFailure]:
+        failures = []
+        for path in paths:
+            try:
+                await self.delete(path)
+            except OstrakaError as e:
+                failures.append(DeleteFailure(path, e))
+        return failures
 
     @asynccontextmanager
     async def open(

@@ -62,6 +62,7 @@ class Copy:
         self.view = State()
         self.touched: Touched | None = None  # since somebody took it; None: nobody wants to know
         self._known: dict[str, Entry] = {}  # entries that are not settled; loose is what of them has its turn
+        self._reached: dict[str, str] = {}  # of each writer in loose, the stamp of its last entry there
         self._shown: list[str] = []  # ids of the entries that the view shows beyond what is settled, in order
 
     @property
@@ -83,10 +84,25 @@ class Copy:
 
     def add(self, entries: Iterable[Entry]) -> dict[str, list[Outcome]]:
         """Entries of the journal are known from now on. What became of the transactions of each that is newly shown."""
-        for entry in entries:
-            if not self.writers.settled(entry.stamp, entry.writer):
-                self._known[entry.id] = entry
+        new = [e for e in entries if not self.writers.settled(e.stamp, e.writer) and e.id not in self._known]
+        for entry in new:
+            self._known[entry.id] = entry
+        if len(new) == 1 and self._comes_last(new[0]):
+            return self._append(new[0])
         return self._arrange([])
+
+    def _comes_last(self, entry: Entry) -> bool:
+        """Whether all that is known but this entry is shown already, and it comes after all of that."""
+        alone = self.frozen is None and not self.pending and len(self._known) == len(self.loose) + 1
+        return alone and (not self._shown or self._shown[-1] < entry.id) and self.writers.follows(entry, self._reached)
+
+    def _append(self, entry: Entry) -> dict[str, list[Outcome]]:
+        """As _arrange, for an entry that comes last: most do, and what it costs does not grow with the journal."""
+        self.loose.append(entry)
+        self._reached[entry.writer] = entry.stamp
+        with self.mutex:
+            self._shown.append(entry.id)
+            return {entry.id: self._show(entry)}
 
     def settle(
         self, entries: list[Entry], head: Head, etag: str, state: State | None = None
@@ -151,6 +167,7 @@ class Copy:
             if self.writers.follows(entry, reached):
                 reached[entry.writer] = entry.stamp
                 found.append(entry)
+        self._reached = reached
         return found
 
     def _show(self, entry: Entry) -> list[Outcome]:

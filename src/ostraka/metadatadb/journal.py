@@ -34,6 +34,7 @@ class JournalScope(SharedScope):
         self._work = asyncio.Event()
         self._room = asyncio.Condition()
         self._writer: asyncio.Task[None] | None = None
+        self._settled_at = 0  # how many entries were loose when we were in a hurry last, or settled
 
     async def open(self, interval: float, seconds: float) -> None:
         await super().open(interval, seconds)
@@ -113,9 +114,19 @@ class JournalScope(SharedScope):
             return
         self.count_group(began)
         self.publish()
+        self._settle_in_time()
         for number, waiting in enumerate(group):
             # settled by another replica before we heard that it is durable: nobody told us more
             self.answer(waiting, outcomes[number] if outcomes else Outcome.DONE)
+
+    def _settle_in_time(self) -> None:
+        """Who writes more than a tick should bring settles between ticks: others fetch each entry that is loose."""
+        loose = len(self.copy.loose)
+        if loose < self._settled_at:
+            self._settled_at = loose
+        if loose - self._settled_at >= self.limits.metadatadb_entries_unsettled_max:
+            self._settled_at = loose
+            self.hurry()
 
     def _drop(self, waiting: Waiting, error: BaseException) -> None:
         waiting.fail(error)
@@ -124,10 +135,6 @@ class JournalScope(SharedScope):
 
     async def exchange(self) -> None:
         await self.sharing.sync()
-
-    async def tend(self) -> None:
-        await self.sharing.compact()
-        await self.sharing.sweep()
 
     async def flush(self) -> None:
         before = [asyncio.shield(w.done) for w in [*self._writing, *self._queue]]

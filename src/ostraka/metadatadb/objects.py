@@ -16,9 +16,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
-from ostraka.backends import Backend, WritesConditionally, require
+from ostraka.backends import Backend, Capability, DeletesBatches, WritesConditionally, require
 from ostraka.backends.iterators import ended
-from ostraka.errors import Absent, Corrupt, Forbidden, OstrakaError, Truncated, Unavailable
+from ostraka.errors import Absent, Corrupt, Forbidden, Invalid, NotSupported, OstrakaError, Truncated, Unavailable
 from ostraka.limits import Limits
 from ostraka.metadatadb import format as f
 from ostraka.metadatadb.state import State
@@ -59,6 +59,8 @@ class Objects:
     def __init__(self, backend: Backend, directory: str, limits: Limits) -> None:
         self._backend = backend
         self._conditional = require(backend, WritesConditionally)
+        batches = Capability.BATCH_DELETE in backend.capabilities
+        self._batches = require(backend, DeletesBatches) if batches else None
         self._directory = directory
         self._limits = limits
         self.head_path = self.path("head")
@@ -129,10 +131,19 @@ class Objects:
 
     async def remove(self, names: Collection[str]) -> OstrakaError | None:
         """Remove as many of them as may be; why the others stay."""
-        failure = None
-        for name in names:
+        paths = [self.path(name) for name in names]
+        if self._batches is not None:
             try:
-                await self._backend.delete(self.path(name))
+                failures = await self._batches.delete_batch(paths)
+                return next((e for e in (failed.error for failed in failures) if isinstance(e, OstrakaError)), None)
+            except (NotSupported, Invalid):  # of some stores that say they are S3: one by one, then
+                self._batches = None
+            except OstrakaError as e:
+                return e
+        failure = None
+        for path in paths:
+            try:
+                await self._backend.delete(path)
             except Forbidden as e:
                 return e
             except OstrakaError as e:

@@ -142,10 +142,6 @@ class PeriodicScope(SharedScope):
             self._ops -= sum(len(transaction.ops) for transaction in entry.transactions)
             self._bytes -= sum(transaction.size for transaction in entry.transactions)
 
-    async def tend(self) -> None:
-        await self.sharing.compact()
-        await self.sharing.sweep()
-
     async def flush(self) -> None:
         before = self.sharing.begun
         async with self._syncing:

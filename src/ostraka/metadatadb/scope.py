@@ -172,6 +172,7 @@ class SharedScope(Scope):
         self.error: OstrakaError | None = None
         self._syncing = asyncio.Lock()
         self._ticker: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()  # the next tick is due
 
     async def open(self, interval: float, seconds: float) -> None:
         """See what is there, and begin to sync. Raises what the first sync does."""
@@ -208,20 +209,36 @@ class SharedScope(Scope):
     async def exchange(self) -> None:
         """See what others did, and let them see what we did."""
 
-    async def tend(self) -> None:
-        """What else is done on each tick."""
+    def hurry(self) -> None:
+        """Tick now, and settle all that is loose."""
+        self._hurry.set()
+
+    async def _tend(self, *, hurried: bool) -> None:
+        """What else is done on each tick: settle what is long, and tidy up."""
+        await self.sharing.compact(all=hurried)
+        await self.sharing.sweep()
 
     async def _tick(self, interval: float) -> None:
         while True:
-            await asyncio.sleep(self.sharing.jitter(interval))
+            hurried = await self._wait_for_tick(interval)
             try:
                 async with self._syncing:
                     await self.step()
-                    await self.tend()
+                    await self._tend(hurried=hurried)
             except OstrakaError as e:
                 self._note(e)
             except Exception:
                 log.exception("%s: a sync failed", self.sharing.objects.head_path)
+
+    async def _wait_for_tick(self, interval: float) -> bool:
+        """Until it is time; whether somebody was in a hurry."""
+        try:
+            async with asyncio.timeout(self.sharing.jitter(interval)):
+                await self._hurry.wait()
+        except TimeoutError:
+            return False
+        self._hurry.clear()
+        return True
 
     def _note(self, error: OstrakaError | None) -> None:
         if error is not None and (self.error is None or self.error.message != error.message):
