@@ -134,6 +134,11 @@ def test_a_backend_that_cannot_is_refused_before_anything_is_started() -> None:
     assert threading.active_count() == before
 
 
+def test_what_is_no_byte_store_is_told_at_once() -> None:
+    with pytest.raises(Invalid, match="'/data' is no byte store"):
+        Store("/data")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("module", [aio, blocking, handles], ids=lambda m: m.__name__)
 def test_the_examples_do_what_they_say(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]

@@ -56,6 +56,17 @@ def check_name(name: str, what: str, limits: Limits) -> str:
     return name
 
 
+def check_namespace(name: str, limits: Limits) -> str:
+    """The same of a namespace: it is a part of a path, also where it is kept in memory only."""
+    check_name(name, "a namespace", limits)
+    if "/" in name:
+        raise Invalid(f"{name!r} is no name of a namespace: it holds a '/'", reason="name")
+    try:
+        return check_path(name)
+    except Invalid as e:
+        raise Invalid(f"{name!r} is no name of a namespace: {e.message}", reason="name") from None
+
+
 class Replica(ABC):
     """What keeps namespaces. Belongs to the event loop that uses it first; queries may come from any thread."""
 
@@ -74,7 +85,7 @@ class Replica(ABC):
         """The namespace, which need not exist: what is there has been read when this returns."""
         if found := self._scopes.get(namespace):
             return found
-        check_name(namespace, "a namespace", self.limits)
+        check_namespace(namespace, self.limits)
         async with self._opening:
             if self._closed:
                 raise Unavailable("the replica was closed", reason="closed")
@@ -164,6 +175,8 @@ class Shared(Replica):
         limits: Limits = LIMITS,
     ) -> None:
         super().__init__(host=host, limits=limits)
+        if not isinstance(backend, Backend):
+            raise Invalid(f"{backend!r} is no byte store: give a backend, such as LocalBackend(path)", reason="config")
         self.backend = backend
         self.prefix = prefix
         self.sync_interval = self.sync_seconds if sync_interval is None else sync_interval
@@ -176,8 +189,6 @@ class Shared(Replica):
 
     def _objects(self, namespace: str) -> Objects:
         check_path(f"{self.prefix}{namespace}/snapshot-{'0' * 54}")
-        if "/" in namespace:
-            raise Invalid(f"{namespace!r} is no name of a namespace: it holds a '/'", reason="name")
         return Objects(self.backend, f"{self.prefix}{namespace}", self.limits)
 
     async def open_scope(self, namespace: str) -> Scope:

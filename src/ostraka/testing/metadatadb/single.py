@@ -222,6 +222,16 @@ async def namespaces_are_apart(place: Place) -> None:
 
 
 @case()
+async def what_cannot_be_a_part_of_a_path_is_no_name_of_a_namespace(place: Place) -> None:
+    """Nor is it in memory, so that a program that is moved to a byte store still works."""
+    async with place.store() as store:
+        for name in ("", "a/b", "..", "a\nb", "x" * 300):
+            with refused(Invalid, "name"):
+                await store.namespace(name)
+        await store.namespace("ä b.c-1")
+
+
+@case()
 async def keys_are_found_by_what_they_are(place: Place) -> None:
     async with place.namespaces() as [ns]:
         structs = ns.int_map("structs", Owner)
