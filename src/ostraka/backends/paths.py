@@ -5,6 +5,7 @@ and holds no control character. The first name may not be the reserved one, unde
 published yet. Nothing is ever rewritten to fit: what is no path is refused with the reason.
 """
 
+import re
 from typing import Final
 
 from ostraka.errors import Invalid
@@ -12,6 +13,7 @@ from ostraka.errors import Invalid
 RESERVED: Final = ".ostraka-staging"
 PATH_BYTES_MAX: Final = 1024
 NAME_BYTES_MAX: Final = 255
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def check_path(path: str) -> str:
@@ -58,7 +60,7 @@ def _check_text(path: str) -> None:
     size = len(encoded(path))
     if size > PATH_BYTES_MAX:
         raise Invalid(f"{path[:40]!r}...: a path of {size} bytes; at most {PATH_BYTES_MAX}", reason="path")
-    if any(c < " " or "\x7f" <= c < "\xa0" for c in path):
+    if _CONTROL.search(path):
         raise Invalid(f"{path!r}: a control character in a path", reason="path")
 
 
