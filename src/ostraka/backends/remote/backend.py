@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from ostraka.backends.backend import Backend, Capability, DeleteFailure, Entry, Reading, Source, Stat
 from ostraka.backends.paths import PATH_BYTES_MAX, check_path, check_prefix, encoded
-from ostraka.backends.remote.reading import Ranges
+from ostraka.backends.remote.reading import Ranges, whole
 from ostraka.backends.remote.service import Got, Listed, Service
 from ostraka.backends.remote.uploads import Uploads
 from ostraka.backends.remote.wire import Wire
@@ -162,6 +162,28 @@ class RemoteBackend(Backend):
             ranges = Ranges(self._service, key, got, offset, end, self._limits)
             stack.push_async_callback(ranges.close)
             yield Reading(got.stat, await stack.enter_async_context(aclosing(ranges.pieces())))
+
+    async def read_with_stat(self, path: str, *, offset: int = 0, size: int | None = None) -> tuple[bytes, Stat]:
+        """What one range brings is taken as it comes: most objects are small, and what makes a long reading out of
+        several ranges costs more than they do."""
+        wanted = self._limits.remote_range_size
+        if offset < 0 or (size is not None and not 0 < size <= wanted):
+            return await super().read_with_stat(path, offset=offset, size=size)
+        key = self._key(path)
+        try:
+            async with self._service.get(key, offset, size or wanted) as got:
+                end = check_range(path, got.stat.size, offset, size)
+                if end - offset <= wanted:
+                    return await whole(got.pieces, end - offset, key), got.stat
+                ranges = Ranges(self._service, key, got, offset, end, self._limits)
+                try:
+                    return b"".join([piece async for piece in ranges.pieces()]), got.stat
+                finally:
+                    await ranges.close()
+        except Invalid as error:
+            if error.reason != "range":
+                raise
+            return await super().read_with_stat(path, offset=offset, size=size)
 
     async def _begun(
         self, stack: AsyncExitStack, key: str, offset: int, size: int | None, if_match: str | None

@@ -53,10 +53,20 @@ class Ranges:
 
     async def close(self) -> None:
         """Give up what was fetched ahead."""
+        if not self._ahead:
+            return
         tasks, self._ahead = list(self._ahead), deque()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def whole(pieces: AsyncIterator[Buffer], size: int, key: str) -> bytes:
+    """The bytes of one range; Truncated (reason "body") if they are not ``size``."""
+    body = b"".join([piece async for piece in pieces])
+    if len(body) != size:
+        raise Truncated(f"{key}: the store sent {len(body)} of {size} bytes", reason="body")
+    return body
 
 
 async def _of_length(pieces: AsyncIterator[Buffer], size: int, key: str) -> AsyncIterator[Buffer]:

@@ -60,23 +60,27 @@ class Answer:
 
 
 class Incoming:
-    """An answer whose body is still to come."""
+    """An answer whose body is still to come. Header names are found in either case."""
 
     def __init__(self, response: Response, where: str, limits: Limits) -> None:
         self._reader = response.body_reader
         self._where = where
         self._limits = limits
         self.status = response.status
-        self.headers = {name.lower(): value for name, value in response.headers.items()}
+        self.headers: Mapping[str, str] = response.headers
 
     async def pieces(self) -> AsyncIterator[Buffer]:
-        """The body. Truncated if it ends early; Unavailable if the next bytes do not come."""
-        while True:
+        """The body. Truncated if it ends early; Unavailable if the next bytes do not come. Where its length was told,
+        its end is not asked for: the question costs as much as the body of a small object."""
+        told = self.headers.get("content-length", "")
+        left = int(told) if told.isdecimal() else -1
+        while left:
             with _kinds(self._where):
                 async with asyncio.timeout(self._limits.remote_answer_seconds_max):
                     piece = await self._reader.read(READ_BYTES)
             if piece is None:
                 return
+            left -= len(piece)
             yield memoryview(piece)
 
     async def whole(self) -> Answer:
