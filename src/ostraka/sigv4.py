@@ -1,15 +1,21 @@
-"""Signature Version 4, as a client makes it: in a header for requests, in the query for URLs that are handed on."""
+"""AWS Signature Version 4 as who asks makes it: in headers of requests, in the query of URLs that are handed on.
+
+What is signed is what is sent: paths and queries are made canonical here. The half that verifies is the server's
+(s3/auth/sigv4.py), and takes nothing from here, so that neither can hide a mistake of the other.
+"""
 
 import hashlib
 import hmac
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 from urllib.parse import quote
 
-EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
-_ALGORITHM = "AWS4-HMAC-SHA256"
+EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
+UNSIGNED: Final = "UNSIGNED-PAYLOAD"  # in place of the body's hash
+_ALGORITHM: Final = "AWS4-HMAC-SHA256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +32,21 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
+    """What a signature is good for."""
+
     region: str
     service: str = "s3"
 
 
-def query_string(parameters: Mapping[str, str]) -> str:
-    """In canonical form, which is also how it is sent."""
-    return "&".join([f"{quote(n, safe='~')}={quote(v, safe='~')}" for n, v in sorted(parameters.items())])
+def path_of(text: str) -> str:
+    """The canonical path, which is the one that is sent."""
+    return quote(text, safe="/~")
+
+
+def query_of(parameters: Iterable[tuple[str, str]]) -> str:
+    """The canonical query, which is the one that is sent: in the order of names, then of values."""
+    encoded = sorted([(quote(name, safe="~"), quote(value, safe="~")) for name, value in parameters])
+    return "&".join([f"{name}={value}" for name, value in encoded])
 
 
 def signed_headers(
@@ -40,26 +54,24 @@ def signed_headers(
     scope: Scope,
     now: float,
     method: str,
-    host: str,
     path: str,
     query: str,
     headers: Mapping[str, str],
     payload_sha256: str,
 ) -> dict[str, str]:
-    """The headers (names in lower case) with those of the signature. ``path`` and ``query`` are as they are sent."""
+    """The headers (names in lower case, host among them) with those of the signature. ``path`` and ``query`` are as
+    they are sent; ``payload_sha256`` is in hex, or UNSIGNED."""
     moment = _moment(int(now))
-    signed = {**headers, "host": host, "x-amz-date": moment, "x-amz-content-sha256": payload_sha256}
+    signed = {**headers, "x-amz-date": moment, "x-amz-content-sha256": payload_sha256}
     if keys.session_token:
         signed["x-amz-security-token"] = keys.session_token
     names = sorted(signed)
-    lines = "".join([f"{name}:{signed[name].strip()}\n" for name in names])
+    lines = "".join([f"{name}:{' '.join(signed[name].split())}\n" for name in names])
     request = f"{method}\n{path}\n{query}\n{lines}\n{';'.join(names)}\n{payload_sha256}"
-    credential = f"{moment[:8]}/{scope.region}/{scope.service}/aws4_request"
     signed["authorization"] = (
-        f"{_ALGORITHM} Credential={keys.access_key}/{credential}, SignedHeaders={';'.join(names)}, "
+        f"{_ALGORITHM} Credential={keys.access_key}/{_credential(scope, moment)}, SignedHeaders={';'.join(names)}, "
         f"Signature={_signature(keys, scope, moment, request)}"
     )
-    del signed["host"]  # the connection says it
     return signed
 
 
@@ -68,22 +80,25 @@ def presigned_query(keys: Keys, scope: Scope, now: float, method: str, host: str
     moment = _moment(int(now))
     parameters = {
         "X-Amz-Algorithm": _ALGORITHM,
-        "X-Amz-Credential": f"{keys.access_key}/{moment[:8]}/{scope.region}/{scope.service}/aws4_request",
+        "X-Amz-Credential": f"{keys.access_key}/{_credential(scope, moment)}",
         "X-Amz-Date": moment,
         "X-Amz-Expires": str(seconds),
         "X-Amz-SignedHeaders": "host",
     }
     if keys.session_token:
         parameters["X-Amz-Security-Token"] = keys.session_token
-    query = query_string(parameters)
-    request = f"{method}\n{path}\n{query}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD"
+    query = query_of(parameters.items())
+    request = f"{method}\n{path}\n{query}\nhost:{host}\n\nhost\n{UNSIGNED}"
     return f"{query}&X-Amz-Signature={_signature(keys, scope, moment, request)}"
 
 
+def _credential(scope: Scope, moment: str) -> str:
+    return f"{moment[:8]}/{scope.region}/{scope.service}/aws4_request"
+
+
 def _signature(keys: Keys, scope: Scope, moment: str, request: str) -> str:
-    credential = f"{moment[:8]}/{scope.region}/{scope.service}/aws4_request"
-    text = f"{_ALGORITHM}\n{moment}\n{credential}\n{hashlib.sha256(request.encode()).hexdigest()}"
-    return hmac.new(_key(keys.secret_key, moment[:8], scope), text.encode(), "sha256").hexdigest()
+    text = f"{_ALGORITHM}\n{moment}\n{_credential(scope, moment)}\n{hashlib.sha256(request.encode()).hexdigest()}"
+    return hmac.digest(_key(keys.secret_key, moment[:8], scope), text.encode(), "sha256").hex()
 
 
 @lru_cache(16)

@@ -25,7 +25,7 @@ FLOORS = [
     {"nodes"},
     {"segments", "backends"},
     {"state", "http"},
-    {"errors", "limits", "machine", "host", "config", "metrics", "log", "loop_thread", "shared", "tree"},
+    {"errors", "limits", "machine", "host", "config", "metrics", "log", "loop_thread", "shared", "sigv4", "tree"},
 ]
 GROUND = FLOORS[-1]
 BESIDE = {"metadatadb": {"backends", *GROUND}}  # and testing, which may use all and is used by none

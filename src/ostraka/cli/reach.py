@@ -88,13 +88,13 @@ def _here(directories: tuple[Path, ...]) -> Iterator[Client]:
 @contextlib.contextmanager
 def _over_s3(url: str, keys: tuple[str, ...], *, certificate: str = "", ca_file: str = "") -> Iterator["S3Client"]:
     from ostraka.client.s3 import S3Client
-    from ostraka.client.signing import Credentials
     from ostraka.client.wire import Wire, address_of
     from ostraka.host import Host
+    from ostraka.sigv4 import Keys
 
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     address = address_of(url, certificate)
-    remote = S3Client(Wire(address, Credentials(*keys), region, Host(), ca_file))
+    remote = S3Client(Wire(address, Keys(*keys), region, Host(), ca_file))
     try:
         yield remote
     finally:

@@ -11,7 +11,6 @@ from urllib.parse import quote, unquote_plus
 
 from ostraka.client.answers import DOCUMENT_BYTES_MAX, Element, failure, parse
 from ostraka.client.bodies import BytesBody
-from ostraka.client.signing import path_of, query_of
 from ostraka.client.types import (
     Attributes,
     Body,
@@ -31,6 +30,7 @@ from ostraka.errors import Absent, Conflict, Exists, Forbidden, OstrakaError, Pr
 from ostraka.host import Buffer
 from ostraka.s3.checksums import ALGORITHMS, DEFAULT, FULL_OBJECT, full_object
 from ostraka.s3.xml import escape
+from ostraka.sigv4 import path_of, query_of
 
 META = "x-amz-meta-"
 KEPT = ("cache-control", "content-disposition", "content-encoding", "content-language", "expires")
@@ -65,7 +65,7 @@ class S3Client:
         parameters = [*query, *([("versionId", version_id)] if version_id else [])]
         answer = self._wire.request(
             method,
-            path_of(bucket, key),
+            path_of(f"/{bucket}/{key}" if key else f"/{bucket}"),
             query_of(parameters),
             headers,
             body,

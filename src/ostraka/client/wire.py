@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ostraka.client.bodies import BytesBody
-from ostraka.client.signing import UNSIGNED, Credentials, Signer
 from ostraka.client.types import Body, OnBytes
 from ostraka.errors import Forbidden, Invalid, Truncated, Unavailable
 from ostraka.host import Host
 from ostraka.s3.checksums import ALGORITHMS, DEFAULT, encode
+from ostraka.sigv4 import UNSIGNED, Keys, Scope, signed_headers
 
 CONNECT_SECONDS_MAX = 10.0
 SILENCE_SECONDS_MAX = 120.0
@@ -110,10 +110,11 @@ class Answer:
 class Wire:
     """One server, any number of threads."""
 
-    def __init__(self, address: Address, credentials: Credentials, region: str, host: Host, ca_file: str = "") -> None:
+    def __init__(self, address: Address, keys: Keys, region: str, host: Host, ca_file: str = "") -> None:
         self.address = address
         self._host = host
-        self._signer = Signer(credentials, region, host.clock)
+        self._keys = keys
+        self._scope = Scope(region)
         self._context = _context(address, ca_file)
         self._sign_bodies = not address.tls and not address.loopback
         self._lock = threading.Lock()
@@ -175,7 +176,8 @@ class Wire:
     ) -> Answer:
         connection = self._take(last_word)
         try:
-            signed = self._signer.sign(method, path, query, {**headers, "host": _host_header(self.address)}, payload)
+            named, now = {**headers, "host": _host_header(self.address)}, self._host.clock.time()
+            signed = signed_headers(self._keys, self._scope, now, method, path, query, named, payload)
             target = f"{path}?{query}" if query else path
             connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
             for name, value in signed.items():

@@ -13,7 +13,6 @@ from stub import Asked, Say, error, stub
 from ostraka.backends import from_config
 from ostraka.backends.s3.backend import S3Backend, S3Config
 from ostraka.backends.s3.credentials import Anonymous
-from ostraka.backends.s3.signing import Keys
 from ostraka.errors import (
     Absent,
     Conflict,
@@ -29,6 +28,7 @@ from ostraka.errors import (
 )
 from ostraka.host import Buffer
 from ostraka.limits import LIMITS, MIB
+from ostraka.sigv4 import Keys
 
 SMALL = replace(LIMITS, remote_multipart_size_min=6 * MIB, remote_part_size=5 * MIB, remote_range_size=MIB)
 MISLEADING = "404 NoSuchKey/NotFound 503 SlowDown"  # a key, and words, that name what did not happen

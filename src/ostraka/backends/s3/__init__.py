@@ -2,7 +2,7 @@
 
 from ostraka.backends.s3.backend import S3Backend, S3Config
 from ostraka.backends.s3.credentials import Anonymous, Credentials, Default, Environment, Instance, Named, Profile
-from ostraka.backends.s3.signing import Keys
+from ostraka.sigv4 import Keys
 
 __all__ = [
     "Anonymous",

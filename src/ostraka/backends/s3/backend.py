@@ -21,10 +21,10 @@ from ostraka.backends.remote.uploads import Parts
 from ostraka.backends.remote.wire import Wire, check_endpoint, near, trusted
 from ostraka.backends.s3.credentials import Credentials, Default, keys_of
 from ostraka.backends.s3.service import Place, S3Service
-from ostraka.backends.s3.signing import Keys
 from ostraka.errors import Invalid, PreconditionFailed
 from ostraka.host import Host
 from ostraka.limits import GIB, LIMITS, Limits
+from ostraka.sigv4 import Keys
 
 COPY_SIZE_MAX: Final = 5 * GIB  # of one copy, or of one part that is copied
 

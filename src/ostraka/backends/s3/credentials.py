@@ -18,9 +18,9 @@ from ostraka.backends.configs import Secret
 from ostraka.backends.remote.documents import parsed
 from ostraka.backends.remote.expiring import Expiring, Lent
 from ostraka.backends.remote.wire import Answer, Request, Wire
-from ostraka.backends.s3.signing import Keys
 from ostraka.errors import Forbidden, Unavailable
 from ostraka.host import Clock, Files
+from ostraka.sigv4 import Keys
 
 INSTANCE_ENDPOINT: Final = "http://169.254.169.254"
 CONTAINER_ENDPOINT: Final = "http://169.254.170.2"

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
-from urllib.parse import quote, unquote_plus
+from urllib.parse import unquote_plus
 from xml.sax.saxutils import escape
 
 from ostraka.backends.backend import Stat
@@ -18,10 +18,10 @@ from ostraka.backends.remote.expiring import Expiring
 from ostraka.backends.remote.service import Got, Listed
 from ostraka.backends.remote.wire import Answer, Request, Wire
 from ostraka.backends.s3.failures import failure, named, told
-from ostraka.backends.s3.signing import EMPTY_SHA256, Keys, Scope, presigned_query, query_string, signed_headers
 from ostraka.errors import Absent, Forbidden, Invalid, NotSupported, OstrakaError, PreconditionFailed, Unavailable
 from ostraka.host import Clock
 from ostraka.limits import KIB, LIMITS
+from ostraka.sigv4 import EMPTY_SHA256, Keys, Scope, path_of, presigned_query, query_of, signed_headers
 
 EARLY_BYTES: Final = 64 * KIB  # a store may refuse a body that is longer, and close, before it has received all
 HASH_INLINE_BYTES_MAX: Final = 256 * KIB  # more is hashed in a thread
@@ -70,8 +70,8 @@ class S3Service:
         body: bytes = b"",
     ) -> Request:
         place = self._place
-        path = f"{place.path}/{quote(key, safe='/~')}" if key or not place.path else place.path
-        sent = query_string(query) if query else ""
+        path = f"{place.path}/{path_of(key)}" if key or not place.path else place.path
+        sent = query_of(query.items()) if query else ""
         keys = await self._keys.get()
         given = dict(headers or {})
         if keys is not None:
@@ -80,12 +80,12 @@ class S3Service:
                 self._scope,
                 self._clock.time(),
                 method,
-                place.host,
                 path,
                 sent,
-                given,
+                {**given, "host": place.host},
                 await _sha256(body) if body else EMPTY_SHA256,
             )
+            del given["host"]  # the connection says it
         return Request(method, f"{place.scheme}://{place.host}{path}{'?' if sent else ''}{sent}", given, body)
 
     async def _asked(
@@ -278,7 +278,7 @@ class S3Service:
         return etag_of(text(self._document(answer, source), "ETag"), source)
 
     def _origin(self, source: str) -> str:
-        return quote(f"{self._place.bucket}/{source}", safe="/~")
+        return path_of(f"{self._place.bucket}/{source}")
 
     async def presign(self, key: str, method: str, seconds: float) -> str:
         if method not in PRESIGN_METHODS or not 1 <= seconds <= LIMITS.presign_seconds_max:
@@ -289,7 +289,7 @@ class S3Service:
         if keys is None:
             raise Forbidden("without keys nothing can be signed", reason="credentials")
         place = self._place
-        path = f"{place.path}/{quote(key, safe='/~')}"
+        path = f"{place.path}/{path_of(key)}"
         now = self._clock.time()
         query = presigned_query(keys, self._scope, now, method, place.host, path, int(seconds))
         return f"{place.scheme}://{place.host}{path}?{query}"
