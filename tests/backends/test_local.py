@@ -508,6 +508,10 @@ class FailingFile(TreeFile):
         check("read")
         return super().preadv(buffers, offset)
 
+    def pread(self, size: int, offset: int) -> bytes:
+        check("read")
+        return super().pread(size, offset)
+
 
 def check(what: str) -> None:
     number = FailingDirectory.failing.get(what)

@@ -12,7 +12,7 @@ import msgspec
 from ostraka.backends.backend import Backend, Capability, DeleteFailure, Entry, Partial, Reading, Source, Stat
 from ostraka.backends.configs import decode, encode
 from ostraka.backends.iterators import ended
-from ostraka.backends.local.flow import Flow, Spool
+from ostraka.backends.local.flow import Flow, Spool, whole
 from ostraka.backends.local.place import Opening, Place, error_of, stat_of, translated
 from ostraka.backends.local.staging import Condition, Staged, Staging, matches, unconditional
 from ostraka.backends.local.threads import Steps, Threads, Turn
@@ -206,6 +206,20 @@ class LocalBackend(Backend):
             yield Reading(stat_of(flow.status), self._pieces(path, flow))
         finally:
             flow.close()
+
+    async def read_with_stat(self, path: str, *, offset: int = 0, size: int | None = None) -> tuple[bytes, Stat]:
+        """In one visit to a thread and into one buffer: pieces are for who passes them on."""
+        check_path(path)
+
+        def work() -> tuple[bytes, Stat]:
+            file, status = self._place.open(path)
+            try:
+                end = check_range(path, status.size, offset, size)
+                return whole(path, file, status, offset, end), stat_of(status)
+            finally:
+                file.close()
+
+        return await self._run(path, work)
 
     async def _pieces(self, path: str, flow: Flow) -> AsyncIterator[Buffer]:
         with translated(path):

@@ -58,6 +58,23 @@ class Spool:
             self._staged.keep()
 
 
+def whole(path: str, file: TreeFile, status: Status, offset: int, end: int) -> bytes:
+    """The bytes of an open file from ``offset`` to ``end``, in a thread; raises as Flow does."""
+    data = file.pread(end - offset, offset)
+    _check(path, file, status, offset + len(data), end, end)
+    return data
+
+
+def _check(path: str, file: TreeFile, status: Status, came: int, wanted: int, end: int) -> None:
+    """Truncated if the file ended early; PreconditionFailed if, at the end, it is another by now."""
+    if came < wanted:
+        raise Truncated(f"{path}: it ended at {came} bytes while it was read", reason="body")
+    if came == end:
+        now = file.status()
+        if (now.size, now.modified) != (status.size, status.modified):  # our own writes never do that
+            raise PreconditionFailed(f"{path}: another program changed it in place", reason="changed")
+
+
 class Flow:
     """The bytes of an open file from ``offset`` to ``end``; the first piece was read by whoever opened it."""
 
@@ -78,12 +95,7 @@ class Flow:
         """The next piece, in a thread. Truncated if the file ends early, PreconditionFailed if it is another by now."""
         buffer = buffer[: self._end - offset]
         size = self._file.preadv([buffer], offset) if len(buffer) else 0
-        if size < len(buffer):
-            raise Truncated(f"{self._path}: it ended at {offset + size} bytes while it was read", reason="body")
-        if offset + size == self._end:
-            now = self._file.status()
-            if (now.size, now.modified) != (self.status.size, self.status.modified):  # our own writes never do that
-                raise PreconditionFailed(f"{self._path}: another program changed it in place", reason="changed")
+        _check(self._path, self._file, self.status, offset + size, offset + len(buffer), self._end)
         return buffer
 
     async def pieces(self, threads: Threads) -> AsyncIterator[Buffer]:
