@@ -66,13 +66,13 @@ def client(where: Where) -> Iterator[Client]:
                 yield own
                 return
         keys = served["access_key"], served["secret_key"]
-        yield stack.enter_context(_over_s3(served["url"], keys, certificate=served["certificate"]))
+        yield stack.enter_context(over_s3(served["url"], keys, certificate=served["certificate"]))
 
 
 @contextlib.contextmanager
 def server(url: str) -> Iterator["S3Client"]:
     """A server by its URL, with the environment's credentials."""
-    with _over_s3(url, _credentials(), ca_file=os.environ.get("AWS_CA_BUNDLE", "")) as remote:
+    with over_s3(url, _credentials(), ca_file=os.environ.get("AWS_CA_BUNDLE", "")) as remote:
         yield remote
 
 
@@ -86,7 +86,8 @@ def _here(directories: tuple[Path, ...]) -> Iterator[Client]:
 
 
 @contextlib.contextmanager
-def _over_s3(url: str, keys: tuple[str, ...], *, certificate: str = "", ca_file: str = "") -> Iterator["S3Client"]:
+def over_s3(url: str, keys: tuple[str, ...], *, certificate: str = "", ca_file: str = "") -> Iterator["S3Client"]:
+    """A server by its URL, with these keys: access key, secret key, session token."""
     from ostraka.client.s3 import S3Client
     from ostraka.client.wire import Wire, address_of
     from ostraka.host import Host
