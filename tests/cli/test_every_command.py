@@ -40,11 +40,24 @@ WORDS: dict[str, list[str]] = {
     "ostraka fsck": ["fsck"],
     "ostraka doctor": ["doctor"],
 }
-WITHOUT_A_STORE = {"ostraka completion", "ostraka version"}
+# those that are about a directory of bytes without a store, which has k and spare in it
+OF_BYTES: dict[str, list[str]] = {
+    "ostraka backend ls": ["backend", "ls", "file://{bytes}/"],
+    "ostraka backend cat": ["backend", "cat", "file://{bytes}/k"],
+    "ostraka backend stat": ["backend", "stat", "file://{bytes}/k"],
+    "ostraka backend check": ["backend", "check", "file://{bytes}/"],
+    "ostraka backend cp": ["backend", "cp", "file:files/large", "file://{bytes}/copied"],
+    "ostraka backend rm": ["backend", "rm", "file://{bytes}/spare"],
+    "ostraka metadatadb ls": ["metadatadb", "ls", "file://{bytes}"],
+    "ostraka metadatadb get": ["metadatadb", "get", "file://{bytes}", "there", "k"],
+    "ostraka metadatadb set": ["metadatadb", "set", "file://{bytes}", "there", "other", "1"],
+}
+WITHOUT_A_PLACE = {"ostraka completion", "ostraka version"}
+UNTIL_CTRL_C = {"ostraka metadatadb watch"}  # tests/metadatadb
 
 
 def test_every_command_is_here() -> None:
-    assert set(ALL) == set(WORDS) | WITHOUT_A_STORE
+    assert set(ALL) == {*WORDS, *OF_BYTES, *WITHOUT_A_PLACE, *UNTIL_CTRL_C}
 
 
 def looks(directory: Path) -> dict[Path, tuple[int, int]]:
@@ -57,7 +70,10 @@ class Place:
 
     def __init__(self, zygote: Zygote, work: Path, store: Path) -> None:
         self.store = store
-        self._names = {"store": str(store), "new": str(work / "new")}
+        self._names = {"store": str(store), "new": str(work / "new"), "bytes": str(store.with_name("bytes"))}
+        store.with_name("bytes").mkdir()
+        for name in ("k", "spare"):
+            (store.with_name("bytes") / name).write_bytes(b"kept")
         (work / "files").mkdir(exist_ok=True)
         (work / "files" / "small").write_bytes(b"small")
         (work / "files" / "large").write_bytes(bytes(300_000))
@@ -67,10 +83,11 @@ class Place:
             opened.create_bucket("empty")
             opened.create_bucket("spare").put("spared/1", b"1")
         self.program.well("account", "add", "ann")
+        self.program.elsewhere().well(*f"metadatadb set file://{store.with_name('bytes')} there k 1".split())
 
     def run(self, command: str, **how: bool | int) -> Done:
-        words = [word.format_map(self._names) for word in WORDS[command]]
-        program = self.program.elsewhere() if command == "ostraka serve" else self.program
+        words = [word.format_map(self._names) for word in {**WORDS, **OF_BYTES}[command]]
+        program = self.program if command in WORDS and command != "ostraka serve" else self.program.elsewhere()
         return program(*words, **how)  # type: ignore[arg-type]
 
     def is_whole(self) -> None:
@@ -79,6 +96,7 @@ class Place:
         assert {"there", "spare"} <= {row["name"] for row in self.program.well("bucket", "ls", "--json").rows}
         assert self.program.well("ls", "--incomplete", "s3://there").out == ""
         self.program.well("fsck")
+        assert (self.store.with_name("bytes") / "k").read_bytes() == b"kept"
 
 
 @pytest.fixture
@@ -99,6 +117,14 @@ def test_who_may_not_write_to_the_store_is_told_so_by_each_command(place: Place,
             assert done.err == ""
         else:
             one_line(done, 1, str(place.store), "cannot be written by this user", "change its owner or its mode")
+        assert looks(tmp_path) == before, command
+    for command in OF_BYTES:
+        done = place.run(command, nobody=os.geteuid() == 0)
+        if command.removeprefix("ostraka ") in ("backend cp", "backend rm", "metadatadb set"):
+            assert done.status in (1, 6), done
+            one_line(done, done.status, "Permission denied")
+        else:
+            assert ("Traceback" in done.err, done.status) in ((False, 0), (False, 1)), done
         assert looks(tmp_path) == before, command
 
 
@@ -122,6 +148,10 @@ def test_a_disk_without_any_room_is_told_by_each_command_and_nothing_is_lost(ful
             assert f"{place.store}: make some on that disk" in done.err, done
         else:
             one_line(done, 1, str(place.store), "make some on that disk")
+    for command in ("ostraka backend cp", "ostraka metadatadb set"):
+        one_line(place.run(command), 1, "No space left on device")
+    for command in ("ostraka backend cat", "ostraka metadatadb get"):
+        assert place.run(command).status == 0
     disk.heal()
     place.is_whole()
 
@@ -136,24 +166,26 @@ def interrupted(place: Place, command: str, call: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def kept(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Place:
+def kept(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A store that every interrupted command works on, one after the other."""
     work = tmp_path_factory.mktemp("kept")
-    return Place(zygote, work, work / "store")
+    place = Place(zygote, work, work / "store")
+    yield place
+    place.is_whole()
 
 
-INTERRUPTED = [command for command in WORDS if command not in ("ostraka serve", "ostraka disk forget")]
+INTERRUPTED = [command for command in {**WORDS, **OF_BYTES} if command not in ("ostraka serve", "ostraka disk forget")]
 
 
 @pytest.mark.parametrize("command", INTERRUPTED)
 def test_ctrl_c_at_any_moment_is_one_line_and_loses_nothing(kept: Place, seed: int, command: str) -> None:
     interrupted(kept, command, int(2 ** random.Random(seed).uniform(5, 15)))
-    kept.is_whole()
+    assert kept.program.well("cat", "s3://there/k").out == "kept"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", INTERRUPTED)
 def test_ctrl_c_at_many_moments_is_one_line_and_loses_nothing(kept: Place, seed: int, command: str) -> None:
-    for number in range(40):
+    for number in range(12):
         interrupted(kept, command, int(2 ** random.Random(seed + number).uniform(5, 16)))
         kept.is_whole()
