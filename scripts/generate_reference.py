@@ -8,6 +8,7 @@ Nothing is told here that is not taken from where it is decided: help texts, tab
 
 import argparse
 import ast
+import doctest
 import inspect
 import re
 import sys
@@ -247,6 +248,7 @@ def library() -> str:
         "program; `ostraka.open_async` is the same for asyncio, with every method a coroutine or an asynchronous\n"
         "iterator. Both are context managers. Here are the names as an ordinary program calls them.",
         f"`ostraka` exports {', '.join(f'`{name}`' for name in ostraka.__all__)}. Errors are in [errors](errors.md).",
+        _example(ostraka.library.__doc__ or ""),
     ]
     for waiting, described in (
         (blocking.Store, aio.AsyncStore),
@@ -272,6 +274,13 @@ def _signature(method: ast.FunctionDef) -> str:
         else (f"{method.name}({given})")
     )
     return code("\n".join(textwrap.wrap(shown + returned, WIDTH, subsequent_indent="    ")))
+
+
+def _example(text: str) -> str:
+    """The program in a docstring, which a test runs, and what it prints."""
+    found = doctest.DocTestParser().get_examples(text)
+    source, printed = "".join(each.source for each in found), "".join(each.want for each in found)
+    return f"```python\n{source}```\n\nprints\n\n{code(printed.rstrip())}"
 
 
 def _prose(text: str | None) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import ostraka
+from ostraka import library
 from ostraka.errors import Absent, Exists, Invalid, PreconditionFailed, Refused
 from ostraka.library import Bucket, Store, aio, blocking
 from ostraka.testing.processes import ServerProcess
@@ -270,7 +271,7 @@ def test_the_store_of_a_thread_does_not_wait_for_itself(bucket: Bucket) -> None:
     assert bucket.get("b") == b"1"
 
 
-@pytest.mark.parametrize("module", [aio, blocking], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [library, aio, blocking], ids=lambda m: m.__name__)
 def test_the_examples_do_what_they_say(module: Any) -> None:
     found = doctest.testmod(module)
     assert not found.failed

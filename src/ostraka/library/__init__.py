@@ -11,6 +11,39 @@ returns, what it wrote is on stable storage on every disk in service; whoever is
     bodies.py    what may be stored: bytes, paths, files, iterables, as a source that the core reads
 
 Knows nothing of HTTP. One process owns a store: another one that opens or serves it gets `StoreInUse` with its pid.
+
+What a day with it looks like (a body is bytes, a Path, a binary file, or an iterable of bytes):
+
+>>> import io, ostraka, tempfile
+>>> place = tempfile.TemporaryDirectory()
+>>> with ostraka.open(place.name) as store:
+...     logs = store.create_bucket("logs")
+...     first = logs.put("2026/day", b"one two three", content_type="text/plain", metadata={"host": "kiln"})
+...     print(logs.get("2026/day", offset=4, length=3), dict(logs.head("2026/day").attributes.metadata))
+...
+...     # streams, in and out: neither is ever in memory as a whole
+...     large = logs.put("2026/large", io.BytesIO(bytes(3_000_000)))
+...     with logs.open("2026/large") as reader:
+...         print(large.size, sum(len(piece) for piece in reader))
+...
+...     # only if nobody was there first; only if it is still what was read
+...     try:
+...         logs.put("2026/day", b"mine", create_only=True)
+...     except ostraka.errors.PreconditionFailed as e:
+...         print("no:", e)
+...     second = logs.put("2026/day", b"one two four", if_match=first.etag)
+...
+...     # old versions, once that is asked for
+...     logs.set_versioning(True)
+...     third = logs.put("2026/day", b"three")
+...     print(len(list(logs.versions("2026/day"))), logs.get("2026/day", version_id=third.version_id))
+...     print([entry.key for entry in logs.list("2026/")], logs.delete("2026/day").delete_marker)
+b'two' {'host': 'kiln'}
+3000000 3000000
+no: '2026/day' exists
+2 b'three'
+['2026/day', '2026/large'] True
+>>> place.cleanup()
 """
 
 from ostraka import machine
