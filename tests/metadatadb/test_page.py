@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import io
-import os
 import re
-import subprocess
-import sys
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ostraka.cli import main
 
 PAGE = Path(__file__).parents[2] / "docs/metadatadb.md"
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -24,7 +24,7 @@ def test_every_program_on_the_page_does_what_it_says(tmp_path: Path, monkeypatch
     assert len(blocks) >= 8
     for language, text in blocks:
         if language == "sh":
-            commands(text)
+            assert commands(text) == "4\n"
             continue
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
@@ -36,10 +36,12 @@ async def within(text: str, names: dict[str, Any]) -> None:
     exec(text, names)
 
 
-def commands(text: str) -> None:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["sh", "-eu", "-c", text], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == "4"
+def commands(text: str) -> str:
+    """What the last of these commands prints."""
+    out = io.StringIO()
+    for line in text.splitlines():
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as ended:
+            main(shlex.split(line)[1:])
+        assert not ended.value.code, line
+    return out.getvalue()
