@@ -57,6 +57,8 @@ def test_a_files_root_is_the_one_that_is_there_or_its_directory(
     assert address("file:known/a/b") == Address({"type": "local", "root": f"{root}/known"}, "a/b")
     assert address("file:known/new/") == Address({"type": "local", "root": f"{root}/known"}, "new/")
     assert address("file:known/a/b?root=known/a") == Address({"type": "local", "root": f"{root}/known/a"}, "b")
+    assert address("file:.") == address("file:./") == Address({"type": "local", "root": root}, "")
+    assert address("file:x/.") == Address({"type": "local", "root": f"{root}/x"}, "")
     assert address("file:/a?root=/") == Address({"type": "local", "root": "/"}, "a")
 
 

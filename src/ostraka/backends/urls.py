@@ -106,7 +106,7 @@ def _file(rest: str, options: Options) -> Address:
     if not rest:
         raise Invalid("file: names no path", reason="config")
     _check_names(rest)
-    whole = str(Path.cwd() / rest) + ("/" if rest.endswith("/") else "")
+    whole = str(Path.cwd() / rest) + ("/" if rest.rpartition("/")[2] in ("", ".") else "")
     directory, _, last = whole.rpartition("/")
     named = options.get("root", "")
     root = str(Path.cwd() / named) if named else _root_above(directory or "/")

@@ -96,7 +96,9 @@ def _facts(stat: Stat) -> dict[str, object]:
 @url_argument
 @json_option
 def stat(url: str, as_json: bool) -> None:
-    """Say size, time and ETag of what is at URL; exit status 3 if nothing is.
+    """Say size, time and ETag of what is at URL.
+
+    Exit status 3 if nothing is.
 
     \b
     ostraka backend stat s3://photos/2024/a.jpg
@@ -128,7 +130,9 @@ def cat(url: str) -> None:
 @json_option
 @click.pass_context
 def rm(ctx: click.Context, urls: tuple[str, ...], recursive: bool, dry_run: bool, quiet: bool, as_json: bool) -> None:
-    """Delete what is at each URL; with --recursive, all that begins with it.
+    """Delete what is at each URL.
+
+    With --recursive, all that begins with it. What is not there is an error.
 
     \b
     ostraka backend rm s3://photos/a.jpg s3://photos/b.jpg
@@ -189,10 +193,11 @@ async def _batch(batches: DeletesBatches, named: Address, paths: list[str], tell
 @json_option
 @click.pass_context
 def check(ctx: click.Context, url: str, as_json: bool) -> None:
-    """Prove that a store works: write, read, list, conditions and deletion, below a temporary path.
+    """Prove that a store works.
 
-    Nothing else in the store is touched. Exit status 1 if something that should work does not. What S3 is not said to
-    honour (conditional deletes) is tried as well: `yes` there means that the configuration may claim it.
+    It is written to, read, listed, asked for conditions and deleted from below a temporary path; nothing else in it is
+    touched. Exit status 1 if something that should work does not. What S3 is not said to honour (conditional deletes)
+    is tried as well: `yes` there means that the configuration may claim it.
 
     \b
     ostraka backend check 's3://photos/?endpoint=http://127.0.0.1:9000'

@@ -27,7 +27,7 @@ from ostraka.cli.options import dry_run_option, json_option, quiet_option, recur
 from ostraka.cli.output import Meter
 from ostraka.cli.telling import STREAM, Teller
 from ostraka.client.actions import COPY
-from ostraka.errors import Invalid, OstrakaError
+from ostraka.errors import Absent, Invalid, OstrakaError
 from ostraka.host import Buffer
 from ostraka.limits import LIMITS
 
@@ -55,12 +55,12 @@ def cp(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Copy what is at SOURCE to TARGET; both are URLs, or - for standard input or output.
+    """Copy SOURCE to TARGET: URLs, or - for a stream.
 
-    A TARGET that ends in / takes the source's name. With --recursive, all that begins with SOURCE goes below TARGET;
-    both end in /. The copy of a large file that was interrupted (by Ctrl-C, a crash, the network) goes on where it was
-    when the same command is given again; until it is done, nothing of it is under the target's name. Add --update to go
-    on with a recursive one.
+    - is standard input or output. A TARGET that ends in / takes the source's name. With --recursive, all that begins
+    with SOURCE goes below TARGET; both end in /. The copy of a large file that was interrupted (by Ctrl-C, a crash, the
+    network) goes on where it was when the same command is given again; until it is done, nothing of it is under the
+    target's name. Add --update to go on with a recursive one.
 
     \b
     ostraka backend cp file:backup.tar s3://archive/
@@ -150,6 +150,10 @@ class _Copying:
     async def _one(self, source: Backend, target: Backend, update: bool) -> None:
         found = await source.stat(self._origin.path)
         if found is None:
+            async with ended(source.list(f"{self._origin.path}/")) as below:
+                if await anext(below, None) is not None:
+                    message = f"{self._origin.url()}: there are files below it: end it in /, and add --recursive"
+                    raise Absent(message, reason="path")
             raise nothing_there(self._origin.url())
         if not (update and _is_like(await target.stat(self._goal.path), found)):
             await self._copy(source, self._origin.path, found, target, self._goal.path)

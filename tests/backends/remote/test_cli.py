@@ -373,6 +373,8 @@ def test_a_tree_goes_on_with_update_and_one_files_trouble_is_its_own(
     program("cp", "-r", target, "file:back/", status=1)
     assert program.err.count("\n") == 10
     assert len(list((tmp_path / "back").glob("d[02]/*"))) == 20
+    program("cp", "file:tree", target, status=3)
+    assert "end it in /, and add --recursive" in program.err
 
 
 def test_what_is_in_one_store_is_copied_by_the_store(program: Program, stores: dict[str, str], tmp_path: Path) -> None:
