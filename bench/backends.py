@@ -7,7 +7,7 @@ Local: beside plain files that are published as durably (staging name, fsync, re
 threads. S3, on `ostraka serve` with one worker, and Azure, on Azurite: beside the same signed requests through
 pyreqwest, and beside obstore. Each body is compared when it is read. All of them take turns within each round, so that
 a busy machine is busy for all; the median of the rounds is told, and its ratio to the bare library's of the same run.
-"us CPU" is of this process, for one operation or one MB.
+"us CPU" is of this process, for one operation or one MB; "foreign" is what others took of a core, servers included.
 
 --memory sends that many GiB as one stream of unknown size and reads it back: what the process held at most, and the
 same for a tenth of it. A backend's memory does not grow with what passes through it.
@@ -23,14 +23,15 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from load import inside
 from load.bare import KEYS, BareAzure, BareS3, ThreadedFiles, Through, azurite, obstore_azure, obstore_s3
+from load.inside import Round
 from load.machine import Meter, describe
 from load.report import HEAD, Figure, as_json, line
 from load.target import BUCKET, Target, ostraka
@@ -40,6 +41,8 @@ from ostraka.backends import Backend, LocalBackend, MemoryBackend, ResilientBack
 from ostraka.backends.azure import AzureBackend, AzureConfig
 from ostraka.backends.azure.signing import Access
 from ostraka.backends.s3 import S3Backend, S3Config
+
+T = TypeVar("T")
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 SMALL = 4 * KIB
@@ -91,28 +94,34 @@ class Bench:
     def _figure(self, rival: Rival, name: str, unit: str) -> Figure:
         return self.figures.setdefault((rival.name, name), Figure(rival.name, name, unit, limit=rival.beside))
 
+    async def _measured(self, work: Awaitable[T], figure: Figure) -> T:
+        """Await what returns a Round, alone or before something else, and note it. ``foreign`` holds the server too."""
+        meter = Meter(patience=self.plan.patience)
+        meter.wait_for_quiet()
+        with meter.measure() as spent:
+            result = await work
+        found: Round = result[0] if isinstance(result, tuple) else result  # type: ignore[assignment]
+        figure.add(found.rate, found.cpu, spent.foreign, found.p50, found.p99)
+        return result
+
     async def _small(self, rival: Rival, body: bytes, tasks: int, name: str) -> None:
         words = f"4 KiB, {tasks} task{'s' if tasks > 1 else ''}"
         if self.only.lower() not in f"{rival.name}, {words}".lower():
             return
         put, get = self._figure(rival, f"write {words}", "op/s"), self._figure(rival, f"read {words}", "op/s")
-        Meter(patience=self.plan.patience).wait_for_quiet()
-        keys = await inside.put_for(rival.place, name, body, tasks, self.plan.seconds, put)
-        await inside.get_for(rival.place, keys, body, tasks, self.plan.seconds, get)
+        _, keys = await self._measured(inside.put_for(rival.place, name, body, tasks, self.plan.seconds), put)
+        await self._measured(inside.get_for(rival.place, keys, body, tasks, self.plan.seconds), get)
 
     async def _large(self, rival: Rival, body: bytes, tasks: int, name: str) -> None:
         words = f"{len(body) // MIB} MiB, {tasks} task{'s' if tasks > 1 else ''}"
         if self.only.lower() not in f"{rival.name}, {words}".lower():
             return
         put, get = self._figure(rival, f"write {words}", "MB/s"), self._figure(rival, f"read {words}", "MB/s")
-        size, keys = len(body) * tasks / 1e6, [f"{name}-{n}" for n in range(tasks)]
-        Meter(patience=self.plan.patience).wait_for_quiet()
-        seconds, cpu, _ = await inside.together([rival.place.put(key, body) for key in keys])
-        put.add(size / seconds, cpu / size * 1e6, 0.0)
-        seconds, cpu, found = await inside.together([rival.place.get(key) for key in keys])
+        size, keys = len(body) * tasks, [f"{name}-{n}" for n in range(tasks)]
+        await self._measured(inside.together([rival.place.put(key, body) for key in keys], size), put)
+        _, found = await self._measured(inside.together([rival.place.get(key) for key in keys], size), get)
         if any(one != body for one in found):
             raise WrongAnswers("what was read is not what was written")
-        get.add(size / seconds, cpu / size * 1e6, 0.0)
 
     def finish(self) -> list[Figure]:
         """All figures; the ratio to the bare library's is the median of the rounds' ratios."""
