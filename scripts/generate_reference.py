@@ -279,8 +279,10 @@ def _signature(method: ast.FunctionDef) -> str:
 def _example(text: str) -> str:
     """The program in a docstring, which a test runs, and what it prints."""
     found = doctest.DocTestParser().get_examples(text)
-    source, printed = "".join(each.source for each in found), "".join(each.want for each in found)
-    return f"```python\n{source}```\n\nprints\n\n{code(printed.rstrip())}"
+    imports = "".join(each.source for each in found if each.source.startswith("import "))
+    program = "".join(each.source for each in found if not each.source.startswith("import "))
+    printed = "".join(each.want for each in found)
+    return f"```python\n{imports}\n{program}```\n\nprints\n\n{code(printed.rstrip())}"
 
 
 def _prose(text: str | None) -> str:

@@ -14,7 +14,9 @@ Knows nothing of HTTP. One process owns a store: another one that opens or serve
 
 What a day with it looks like (a body is bytes, a Path, a binary file, or an iterable of bytes):
 
->>> import io, ostraka, tempfile
+>>> import io
+>>> import tempfile
+>>> import ostraka
 >>> place = tempfile.TemporaryDirectory()
 >>> with ostraka.open(place.name) as store:
 ...     logs = store.create_bucket("logs")
