@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ostraka.errors import Absent, Corrupt, Full, Refused
+from ostraka.errors import Absent, Corrupt, Full
 from ostraka.host import Host, SystemFiles
 from ostraka.limits import LIMITS, Limits
 from ostraka.nodes.local import LocalDisk
@@ -255,8 +255,18 @@ def test_no_room_on_the_device_is_full_and_not_a_failure(tmp_path: Path) -> None
 
 def test_a_worker_cannot_open_a_disk_that_its_owner_has_not(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
-    with pytest.raises(Refused, match="owns"):
+    with pytest.raises(OSError, match="owns"):
         LocalDisk.open_shared(tmp_path / "d", 7, STORE, b"w" * 16, Host(), LIMITS)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"{\x00", b'"state":"oqen"'])
+def test_a_mark_that_is_damaged_is_a_failure_of_the_disk_and_not_of_the_worker(tmp_path: Path, damaged: bytes) -> None:
+    owner = open_disk(tmp_path / "d")
+    mark = tmp_path / "d" / "shards" / "mark"
+    mark.write_bytes(mark.read_bytes().replace(b'"state":"open"', damaged) if damaged[:1] == b'"' else damaged)
+    with pytest.raises(OSError, match="mark"):
+        LocalDisk.open_shared(tmp_path / "d", 7, STORE, b"w" * 16, Host(), LIMITS)
+    owner.close()
 
 
 def test_fsck_sees_every_record_and_whether_it_is_named(tmp_path: Path, seed: int) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from ostraka.errors import Full, Refused
+from ostraka.errors import Full
 from ostraka.host import Host
 from ostraka.limits import Limits
 from ostraka.nodes import compaction, recovery
@@ -52,9 +52,7 @@ class LocalDisk:
         self.host = host
         self.limits = limits
         self.directory = recovery.segments_directory(path)
-        mark = recovery.read_mark(host, path)
-        if mark is None or mark.state != "open":
-            raise Refused(f"{path}: the process that owns the store has to open the disk first")
+        mark = recovery.read_open_mark(host, path)
         self._owner = owner
         self._map_size = mark.map_size
         self._opening = threading.Lock()
@@ -87,7 +85,7 @@ class LocalDisk:
     def open_shared(
         cls, path: Path, number: int, store_id: bytes, incarnation: bytes, host: Host, limits: Limits
     ) -> "LocalDisk":
-        """Open the disk in a worker, after the owner has; raises Refused if it has not."""
+        """Open the disk in a worker, after the owner has. Raises OSError, also if it has not."""
         return cls(path, number, store_id, incarnation, host, limits, owner=False)
 
     def _writer(self, sequence: Iterator[int], *, direct: bool) -> SegmentWriter:

@@ -12,6 +12,7 @@ version, no mark, a rebuild cut short) is a rebuild from the segments.
 """
 
 import contextlib
+import errno
 import logging
 from pathlib import Path
 from typing import Final
@@ -40,6 +41,7 @@ VERSION: Final = 1
 _DATA: Final = "data.mdb"
 _LOCK: Final = "lock.mdb"
 _DOUBT: Final = "doubt"
+_MARK: Final = "mark"
 _MAP_SIZE_MIN: Final = 1 << 30
 _HASH_BLOCK: Final = 1 << 20
 _PAGE_SIZE: Final = 4096
@@ -69,13 +71,22 @@ def index_directory(disk: Path) -> Path:
 
 def read_mark(host: Host, disk: Path) -> Mark | None:
     try:
-        return msgspec.json.decode(host.files.read(index_directory(disk) / "mark"), type=Mark)
+        return msgspec.json.decode(host.files.read(index_directory(disk) / _MARK), type=Mark)
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
+def read_open_mark(host: Host, disk: Path) -> Mark:
+    """The mark of an index that the owner has open. OSError if it has not (it may have failed to), or if what it wrote
+    is damaged: the disk is of no use to this process, as if it had gone."""
+    mark = read_mark(host, disk)
+    if mark is None or mark.state != "open":
+        raise OSError(errno.EIO, "the process that owns the store has not opened the disk, or its mark is damaged")
+    return mark
+
+
 def write_mark(host: Host, disk: Path, mark: Mark) -> None:
-    host.files.publish(index_directory(disk) / "mark", msgspec.json.encode(mark), mode=0o600)
+    host.files.publish(index_directory(disk) / _MARK, msgspec.json.encode(mark), mode=0o600)
 
 
 def prepare(host: Host, disk: Path, identity: Identity) -> bool:
