@@ -3,31 +3,21 @@
     python -m ostraka.testing.simulation --geometry 4+2/6 --seeds 0-1000
     python -m ostraka.testing.simulation --geometry 4+2/6 --seeds 123 --trace
 
-Prints what failed, with the command that runs that schedule again, and ends with status 1 if anything did. The order of
-sets of bytes differs between processes unless PYTHONHASHSEED is fixed, so that it starts itself anew with 0.
+Prints what failed, with the command that runs that schedule again, and ends with status 1 if anything did.
 """
 
 import argparse
-import gc
 import json
 import logging
-import os
 import sys
 import time
-import warnings
 import zlib
 
 from ostraka.testing.simulation.machine import Process
+from ostraka.testing.simulation.running import parse_geometry, quiet, with_fixed_hashes
 from ostraka.testing.simulation.schedule import Director, Geometry, draw, run
 
 TRACED = 400  # last events of a schedule that are printed
-
-
-def _geometry(text: str) -> Geometry:
-    """ "4+2/6": k, m, and on how many disks."""
-    ec, _, disks = text.partition("/")
-    k, m = (int(number) for number in ec.split("+"))
-    return Geometry(k, m, int(disks or k + m))
 
 
 def _seeds(text: str) -> range:
@@ -63,7 +53,7 @@ def _trace(seed: int, geometry: Geometry) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m ostraka.testing.simulation", description="Run schedules.")
-    parser.add_argument("--geometry", type=_geometry, default=_geometry("4+2/6"), help="K+M/DISKS, as 4+2/6")
+    parser.add_argument("--geometry", type=parse_geometry, default=parse_geometry("4+2/6"), help="K+M/DISKS, as 4+2/6")
     parser.add_argument("--seeds", type=_seeds, default=_seeds("0-100"), help="FIRST-LAST, or one")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no schedule after so long")
     parser.add_argument("--failures", type=int, default=5, help="stop after so many schedules that failed")
@@ -71,14 +61,10 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the sum as one line of JSON")
     arguments = parser.parse_args()
     geometry: Geometry = arguments.geometry
-    logging.disable(logging.CRITICAL)
-    warnings.simplefilter("ignore")  # of coroutines that died with their process
-    sys.unraisablehook = lambda _: None
+    quiet()
     if arguments.trace:
         _trace(arguments.seeds[0], geometry)
         return 0
-    gc.collect()
-    gc.freeze()
     began, count, bad = time.monotonic(), 0, 0
     digest = 0
     totals = {"calls": 0, "turns": 0, "answered": 0, "recoveries": 0}
@@ -110,7 +96,5 @@ def _again(geometry: Geometry, seed: int) -> str:
 
 
 if __name__ == "__main__":
-    if os.environ.get("PYTHONHASHSEED") != "0":
-        os.environ["PYTHONHASHSEED"] = "0"
-        os.execv(sys.executable, [sys.executable, "-m", "ostraka.testing.simulation", *sys.argv[1:]])
+    with_fixed_hashes(["-m", "ostraka.testing.simulation"])
     sys.exit(main())

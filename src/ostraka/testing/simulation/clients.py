@@ -21,7 +21,6 @@ from ostraka.testing.simulation import history as told
 from ostraka.testing.simulation.history import History, Operation, Version
 
 BLOCK = 1024  # of the bodies; `SMALL.chunk_size` is as large
-BLOCKS = 7  # different ones
 KEYS = ("a", "a/b", "b", "c\x00", "d" * 300, "e" * 600)
 OWNER = "root"
 
@@ -29,11 +28,9 @@ OWNER = "root"
 class Bodies:
     """Bodies of a schedule."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, blocks: int) -> None:
         self._rng = rng
-        half = BLOCKS // 2
-        self._blocks = [bytes([65 + n]) * BLOCK for n in range(half)]
-        self._blocks += [rng.randbytes(BLOCK) for _ in range(BLOCKS - half)]
+        self._blocks = [bytes([65 + n]) * BLOCK if n % 2 else rng.randbytes(BLOCK) for n in range(blocks)]
 
     def draw(self) -> bytes:
         rng = self._rng
@@ -104,6 +101,7 @@ class World:
     rng: random.Random
     buckets: dict[str, Versioning]
     bodies: Bodies
+    keys: Sequence[str] = KEYS
     history: History = field(default_factory=History)
     contents: dict[str, str] = field(default_factory=dict)  # etag to the MD5 of the bytes, where they differ
     left: int = 0  # requests that are still to be made
@@ -135,14 +133,14 @@ class Client:
         """Until the world's requests are made."""
         world = self.world
         actions: list[Callable[[str, str], Coroutine[Any, Any, object]]] = [
-            self.put, self.put, self.put, self.put, self.get, self.get, self.get, self.delete, self.copy,
-            self.create_only, self.replace, self.list, self.versions, self.upload, self.tag,
+            self.put, self.put, self.put, self.burst, self.get, self.get, self.get, self.delete, self.delete_some,
+            self.copy, self.create_only, self.replace, self.list, self.versions, self.upload, self.tag,
         ]  # fmt: skip
         while world.left > 0 and not world.stopped:
             world.left -= 1
             await asyncio.sleep(self._rng.expovariate(1.0 / world.pause))
             action = self._rng.choice(actions)
-            bucket, key = self._rng.choice(list(world.buckets)), self._rng.choice(KEYS)
+            bucket, key = self._rng.choice(list(world.buckets)), self._rng.choice(world.keys)
             world.counts[action.__name__] = world.counts.get(action.__name__, 0) + 1
             await self._try(action(bucket, key))
 
@@ -190,8 +188,23 @@ class Client:
 
     # -- requests
 
-    async def put(self, bucket: str, key: str, conditions: WriteConditions | None = None) -> None:
-        body, versioning = self.world.bodies.draw(), self.world.buckets[bucket]
+    async def burst(self, bucket: str, key: str) -> None:
+        """Small bodies at the same moment: they share a pack."""
+        rng = self._rng
+        keys = rng.sample(self.world.keys, rng.randint(1, min(4, len(self.world.keys))))
+        bodies = [rng.randbytes(rng.randint(65, 300)) for _ in keys]
+        puts = [self.put(bucket, name, body=body) for name, body in zip(keys, bodies, strict=True)]
+        for outcome in await asyncio.gather(*puts, return_exceptions=True):
+            if isinstance(outcome, OstrakaError):
+                self._judge(outcome)
+            elif isinstance(outcome, Exception):
+                raise outcome
+
+    async def put(
+        self, bucket: str, key: str, conditions: WriteConditions | None = None, body: bytes | None = None
+    ) -> None:
+        body = self.world.bodies.draw() if body is None else body
+        versioning = self.world.buckets[bucket]
         etag = etag_of(body)
         asked = conditions or WriteConditions()
         operation = self._begin(bucket, key, f"put {len(body)} {etag[:6]} {_words(asked)}", told.put(versioning, etag))
@@ -257,9 +270,27 @@ class Client:
         answer = await self._write(operation, self.store.objects.delete(bucket, key, owner=OWNER))
         self.world.history.end(operation, told.delete(versioning, answer.version_id))
 
+    async def delete_some(self, bucket: str, key: str) -> None:
+        """Several keys in one request, each of which succeeds or fails by itself."""
+        versioning, history = self.world.buckets[bucket], self.world.history
+        keys = self._rng.sample(self.world.keys, self._rng.randint(1, min(4, len(self.world.keys))))
+        operations = [self._begin(bucket, name, "delete one of some", told.delete(versioning)) for name in keys]
+        try:
+            answers = await self.store.objects.delete_many(bucket, [(name, None) for name in keys], owner=OWNER)
+        except OstrakaError as error:
+            if not isinstance(error, Unavailable) or isinstance(error, Overloaded):
+                for operation in operations:
+                    history.refused(operation)
+            raise
+        for operation, answer in zip(operations, answers, strict=True):
+            if not isinstance(answer, Exception):
+                history.end(operation, told.delete(versioning, answer.version_id))
+            elif not isinstance(answer, Unavailable) or isinstance(answer, Overloaded):
+                history.refused(operation)
+
     async def copy(self, bucket: str, key: str) -> None:
         objects = self.store.objects
-        source = objects.lookup(self._rng.choice(list(self.world.buckets)), self._rng.choice(KEYS))
+        source = objects.lookup(self._rng.choice(list(self.world.buckets)), self._rng.choice(self.world.keys))
         versioning = self.world.buckets[bucket]
         step = told.put(versioning, source.etag)
         operation = self._begin(bucket, key, f"copy of {source.etag[:6]}", step)

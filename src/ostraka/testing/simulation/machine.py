@@ -156,10 +156,12 @@ class Process:
             if not self.calls_left:
                 self.kill(f"killed before {call} {path}")
         machine.scheduler.pause()
-        trouble = disk.trouble
-        if not trouble.any:
+        if machine.latency:
+            machine.scheduler.sleep(self.rng.expovariate(1.0 / machine.latency))
+        if not disk.trouble.any:
             return
         machine.wait_for_disk(disk)
+        trouble = disk.trouble
         if trouble.gone:
             raise failure(errno.EIO, path)
         if trouble.fails_on and call in trouble.fails_on:
@@ -191,6 +193,7 @@ class Machine:
         self.processes: list[Process] = []
         self.boot = 1
         self.calls = 0  # system calls so far
+        self.latency = 0.0  # seconds that each takes, on average
         self.power_goes_at = -1  # at that call
         self.on_call: Callable[[Process, str, str, int], None] | None = None
         self.failures: list[str] = []  # what should not have happened in any process
@@ -274,11 +277,10 @@ class Machine:
         return events
 
     def wait_for_disk(self, disk: Disk) -> None:
-        trouble = disk.trouble
-        while trouble.hangs:
+        while disk.trouble.hangs:
             self.scheduler.sleep(1.0)
-        if trouble.slow:
-            self.scheduler.sleep(self.rng.expovariate(1.0 / trouble.slow))
+        if disk.trouble.slow:
+            self.scheduler.sleep(self.rng.expovariate(1.0 / disk.trouble.slow))
 
     def shut_down(self) -> None:
         """The schedule is over: nothing of what still stands counts for anything."""

@@ -19,7 +19,7 @@ from ostraka.store.operations import OPERATIONS
 from ostraka.store.store import Store
 from ostraka.testing.simulation import checks
 from ostraka.testing.simulation.adversary import Adversary, Menu
-from ostraka.testing.simulation.clients import BLOCK, OWNER, Bodies, Client, World
+from ostraka.testing.simulation.clients import BLOCK, KEYS, OWNER, Bodies, Client, World
 from ostraka.testing.simulation.history import Impossible
 from ostraka.testing.simulation.linking import linked
 from ostraka.testing.simulation.machine import Machine, seeded
@@ -85,9 +85,13 @@ class Plan:
     requests: int = 20
     phases: int = 1
     likely: float = 0.3
-    pause: float = 1.0
+    pause: float = 1.0  # of a client between its requests, on average
+    latency: float = 0.0  # of every call of every disk, on average
+    keys: tuple[str, ...] = KEYS
+    blocks: int = 8  # of which bodies are made
     buckets: dict[str, Versioning] = field(default_factory=dict)
     menu: Menu = field(default_factory=Menu)
+    emptied: bool = False  # at the end all is deleted, to see what is left
 
 
 def draw(seed: int, geometry: Geometry) -> tuple[Plan, random.Random]:
@@ -99,7 +103,12 @@ def draw(seed: int, geometry: Geometry) -> tuple[Plan, random.Random]:
     plan.requests = rng.choice((8, 15, 30))
     plan.phases = rng.choice((1, 1, 2))
     plan.likely = rng.choice((0.02, 0.2, 0.5, 0.9))
-    plan.pause = rng.choice((0.05, 0.5, 3.0))
+    plan.pause = rng.choice((0.002, 0.05, 0.5, 3.0))
+    plan.latency = rng.choice((0.0, 0.0, 0.0005, 0.005))
+    plan.keys = rng.choice((KEYS, KEYS, KEYS[:3], KEYS[:1]))
+    plan.blocks = rng.choice((2, 4, 8))
+    plan.limits = replace(SMALL, collect_grace_seconds=rng.choice((0.0, 0.5, 2.0)))
+    plan.emptied = rng.random() < 0.3
     plan.buckets = {"plain": "", "versions": rng.choice(("Enabled", "Suspended"))}
     if rng.random() < 0.3:  # nothing goes wrong but the power: faults hide races
         plan.menu = Menu(kill=0.0, errors=0.0, fails_once=0.0, slow=0.1, hangs=0.0, full=0.0)
@@ -130,7 +139,8 @@ class Director:
         self.scheduler = Scheduler(rng)
         self.scheduler.likely = plan.likely
         self.machine = Machine(self.scheduler)
-        self.world = World(rng, plan.buckets, Bodies(rng), pause=plan.pause)
+        self.machine.latency = plan.latency
+        self.world = World(rng, plan.buckets, Bodies(rng, plan.blocks), keys=plan.keys, pause=plan.pause)
         shape = plan.geometry
         paths = [self.machine.add_disk(CAPACITY) for _ in range(shape.disks)]
         self.service = Service(self.machine, paths, plan.limits, plan.workers, (shape.k, shape.m), self._serve)
@@ -183,6 +193,9 @@ class Director:
                     self._through(self._mend)
             self._through(self._mend)
             self._through(self._look_through)
+            if self.plan.emptied:
+                self._through(self._empty)
+                self._through(self._look_for_leavings)
         except Hangs as error:
             self.failures.append(f"hangs: {error}")
         except OstrakaError as error:
@@ -276,6 +289,18 @@ class Director:
             self.service.ask(self._verify, child)
         self.service.stop()
 
+    def _empty(self) -> None:
+        """When everything is deleted, everything has to be collected."""
+        self.service.ask(checks.empty, self.service.workers[0])
+        self.service.attend(lambda: False, QUIET_SECONDS)
+        self.failures += self.service.ask(_rows_left)
+        self.service.stop()
+
+    def _look_for_leavings(self) -> None:
+        self.service.attend(lambda: False, QUIET_SECONDS)
+        self.failures += self.service.ask(_bytes_left)
+        self.service.stop()
+
     async def _verify(self, store: Store) -> None:
         await checks.verify_answers(self.world, store, "check")
         if not self.world.failures:
@@ -285,6 +310,14 @@ class Director:
 
 def _versioned(versioning: Versioning, bucket: Bucket) -> Bucket:
     return replace(bucket, versioning=versioning)
+
+
+async def _rows_left(store: Store) -> list[str]:
+    return list(checks.verify_nothing_left(store))
+
+
+async def _bytes_left(store: Store) -> list[str]:
+    return list(checks.verify_no_bytes_left(store))
 
 
 def _silent(step: str, done: int, total: int | None) -> None:

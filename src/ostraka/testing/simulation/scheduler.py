@@ -17,7 +17,7 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-STEPS_MAX = 1_000_000  # turns of one schedule; more is a livelock
+STEPS_MAX = 200_000  # turns of one schedule; more is a livelock
 _EXITS_MAX = 50
 
 

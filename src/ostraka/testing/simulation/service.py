@@ -14,6 +14,7 @@ from typing import Any
 from ostraka.errors import OstrakaError, Unavailable
 from ostraka.jobs.scheduler import Scheduler as Jobs
 from ostraka.limits import Limits
+from ostraka.server.supervisor import FAST_DEATHS_MAX
 from ostraka.shared import Shared
 from ostraka.store.recovery import Recovered, hold
 from ostraka.store.store import TEND_SECONDS, Store, new_shared, open_owner, open_worker
@@ -47,6 +48,7 @@ class Child:
         self.error: OstrakaError | None = None
         self.stop: asyncio.Event | None = None
         self.lost_index = False
+        self.fast_deaths = 0  # one after the other, before it was ready
 
     @property
     def alive(self) -> bool:
@@ -114,6 +116,7 @@ class Service:
 
     def _start_workers(self) -> None:
         for child in self.workers:
+            child.fast_deaths = 0
             self._start_child(child, self._work)
         self._until(lambda: all(child.ready or not child.alive for child in self.workers))
 
@@ -231,6 +234,12 @@ class Service:
             self._recover_until_it_works()
             self._start_workers()
             return True
+        for child in dead:
+            child.fast_deaths = 0 if child.ready else child.fast_deaths + 1
+        if any(child.fast_deaths >= FAST_DEATHS_MAX for child in dead):
+            raise Unavailable("a process of the service cannot start", reason="worker")
+        if any(child.fast_deaths for child in dead):
+            self._look(0.1 * 2 ** max(child.fast_deaths for child in dead))
         for child in dead:
             self._start_child(child, self._own if child is self.owner else self._work)
         self._until(lambda: all(child.ready or not child.alive for child in dead))
