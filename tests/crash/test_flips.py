@@ -405,10 +405,10 @@ def test_a_server_on_damaged_segments_answers_the_right_bytes_or_5xx(
             damage(segment, rng, burst=True)
     damage(sorted((disks[0] / "index").glob("*.mdb"))[-1], rng, burst=True)
     with ServerProcess(disks, "--workers", "2") as server:
-        failed = set()
+        failed, client = set(), server.client()
         for name, digest in template.expected.items():
             try:
-                body = server.client().get_object(Bucket=BUCKET, Key=name)["Body"].read()
+                body = client.get_object(Bucket=BUCKET, Key=name)["Body"].read()
                 assert hashlib.sha256(body).hexdigest() == digest, name
             except ClientError as e:
                 assert e.response["ResponseMetadata"]["HTTPStatusCode"] >= 500, name
