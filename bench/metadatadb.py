@@ -7,18 +7,20 @@ and to memory, which shows what the protocol itself costs. After each round a re
 operation that was acknowledged. Requests are calls of the byte store, for 1,000 operations. "us CPU" is of this process
 for one operation.
 
-Convergence is the time from the last write of all replicas, made at once, until each of them shows the writes of all
-and nothing waits to become durable; replicas sync by themselves every second, over `ostraka serve`. Idle requests are
-counted over an hour of virtual time, with the intervals that replicas have unless told otherwise.
+Convergence is the time from the last write of all replicas, made at once at any moment between two syncs, until each
+of them shows the writes of all and nothing waits to become durable. It is told of replicas that sync every second over
+`ostraka serve`, and, where no other program takes part in it, of virtual time: requests of 0 to 40 ms, the intervals
+that replicas have unless told otherwise. So are the requests of an idle hour.
 """
 
 import argparse
 import asyncio
 import os
+import random
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -35,10 +37,11 @@ from load.wrk import WrongAnswers
 from ostraka.backends import Backend, LocalBackend, MemoryBackend, from_config
 from ostraka.host import Host
 from ostraka.metadatadb import AsyncNamespace, AsyncStore, Journal, Memory, Namespace, Periodic, Replica, Store
-from ostraka.testing.backends.faulty import Faults, FaultyBackend
+from ostraka.testing.backends.faulty import Fault, Faults, FaultyBackend
 from ostraka.testing.virtual_time import LoopClock, VirtualLoop, run
 
 KEYS = 1000  # of maps that are written to
+REQUEST_SECONDS = 0.02  # of a request on virtual time, on average
 INTERVAL = 1.0  # seconds between two syncs, where convergence is measured
 HOUR = 3600.0
 
@@ -60,11 +63,12 @@ class Plan:
     group: int = 50_000  # local operations between two flushes, which are not part of what is measured
     tasks: tuple[int, ...] = (1, 32, 256)
     replicas: tuple[int, ...] = (1, 5, 20)
+    virtual_rounds: int = 20
 
 
 FULL = Plan(5, 4.0, 15.0)
 QUICK = Plan(1, 2.0, 3.0)
-TINY = Plan(1, 0.1, 0.0, 2000, (1, 32), (1, 3))  # for a test that it runs
+TINY = Plan(1, 0.1, 0.0, 2000, (1, 32), (1, 3), 2)  # for a test that it runs
 
 
 class Bench:
@@ -156,8 +160,13 @@ class Bench:
                     name = f"convergence of {count} replica{'s' * (count > 1)}"
                     self._measure(kind.type, name, "ms", partial(converged, served, kind, count))
 
-    def idle(self) -> None:
+    def virtual(self) -> None:
         for kind in (Journal, Periodic):
+            for count in self.plan.replicas:
+                name = f"convergence of {count}, virtual time"
+                if self.wanted(f"{kind.type}, {name}"):
+                    for _ in range(self.plan.virtual_rounds):
+                        self.figure(kind.type, name, "ms").add(run(partial(converge_virtually, kind, count)), 0.0, 0.0)
             if self.wanted(f"{kind.type}, idle"):
                 count = run(partial(idle, kind))
                 self.figure(kind.type, "idle, one namespace", "requests/h").add(count, 0.0, 0.0)
@@ -237,13 +246,35 @@ async def converge(served: Target, kind: type[Journal] | type[Periodic], count: 
     async with remote(served, f"convergence/{os.urandom(4).hex()}") as backend:
         stores = [AsyncStore(kind(backend, sync_interval=INTERVAL)) for _ in range(count)]
         spaces = await asyncio.gather(*(store.namespace("bench") for store in stores))
-        await asyncio.sleep(INTERVAL * int.from_bytes(os.urandom(2), "big") / 65536)  # at any moment between syncs
+        await asyncio.sleep(INTERVAL * random.random())  # at any moment between syncs
         began, cpu = time.perf_counter(), time.process_time()
-        await asyncio.gather(*(ns.set("seen", int).add(n) for n, ns in enumerate(spaces)))
-        await asyncio.gather(*(shown(ns, count) for ns in spaces))
+        await write_and_see(spaces)
         lasted, cpu = time.perf_counter() - began, time.process_time() - cpu
         await asyncio.gather(*(store.close() for store in stores))
     return Round(lasted * 1e3, cpu / count * 1e6)
+
+
+async def converge_virtually(kind: type[Journal] | type[Periodic], count: int, loop: VirtualLoop) -> float:
+    """The same on virtual time, with the usual intervals."""
+    faults = Faults(random.getrandbits(32))
+    faults.chance(1.0, [Fault.LATENCY])
+    faults.latency_max = 2 * REQUEST_SECONDS
+    common = MemoryBackend(LoopClock(loop))
+    host = Host(clock=LoopClock(loop), boot="")
+    stores = [AsyncStore(kind(FaultyBackend(common, faults), host=host)) for _ in range(count)]
+    spaces = [await store.namespace("bench") for store in stores]
+    await asyncio.sleep(100 + kind.sync_seconds * random.random())
+    began = loop.time()
+    await write_and_see(spaces)
+    lasted = loop.time() - began
+    await asyncio.gather(*(store.close() for store in stores))
+    return lasted * 1e3
+
+
+async def write_and_see(spaces: Sequence[AsyncNamespace]) -> None:
+    """All write at once, and each waits until it shows what all have written, and nothing waits."""
+    await asyncio.gather(*(ns.set("seen", int).add(n) for n, ns in enumerate(spaces)))
+    await asyncio.gather(*(shown(ns, len(spaces)) for ns in spaces))
 
 
 async def shown(ns: AsyncNamespace, count: int) -> None:
@@ -285,7 +316,7 @@ def main() -> None:
         served.make_bucket()
         bench.durable(served)
         bench.convergence(served)
-    bench.idle()
+    bench.virtual()
     figures = list(bench.figures.values())
     if not figures:
         sys.exit(f"nothing has {chosen.only!r} in its name")
