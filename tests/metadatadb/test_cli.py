@@ -119,6 +119,11 @@ def test_each_kind_is_changed_in_its_way(program: Program, url: str) -> None:
     assert program("get", url, "ns", "m", "k") == '"12"\n'
     assert program("get", url, "ns", "seen") == "12\n"
     assert program("get", url, "ns", "l") == "1\nnull\n"
+    for key in ("10", "9", "1"):
+        program("set", url, "ns", "counts by number", key, "0", "--json-key", "--kind", "int-map")
+    assert program("get", url, "ns", "counts by number") == "1  0\n9  0\n10  0\n"
+    program("set", url, "ns", "counts by number", "x", "0")  # text and numbers have no order
+    assert program("get", url, "ns", "counts by number") == '"x"  0\n1  0\n10  0\n9  0\n'
     program("set", url, "ns", "m", "k", "--delete")
     program("set", url, "ns", "seen", "12", "--json-key", "--delete")
     program("set", url, "ns", "s", "--delete")

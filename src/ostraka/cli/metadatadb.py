@@ -4,11 +4,12 @@ What a person writes is understood by spelling.py. No Ostraka store is needed.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import click
+import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from ostraka.backends import Address, address
@@ -134,13 +135,21 @@ def _rows(namespace: AsyncNamespace, name: str, kind: Kind) -> list[dict[str, An
             return [{"value": Raw(text)} for text in namespace.query(q.ListEntries(name))]
         case Kind.SET:
             members = namespace.query(q.SetMembers(name))
-            return [{"member": Raw(text.encode())} for text in sorted(members)]
+            return [{"member": Raw(text.encode())} for text in _in_order(members)]
         case Kind.INT_MAP:
             numbers = namespace.query(q.IntMapEntries(name))
-            return [{"key": Raw(key.encode()), "value": numbers[key]} for key in sorted(numbers)]
+            return [{"key": Raw(key.encode()), "value": numbers[key]} for key in _in_order(numbers)]
         case Kind.MAP:
             values = namespace.query(q.MapEntries(name))
-            return [{"key": Raw(key.encode()), "value": Raw(values[key])} for key in sorted(values)]
+            return [{"key": Raw(key.encode()), "value": Raw(values[key])} for key in _in_order(values)]
+
+
+def _in_order(keys: Iterable[str]) -> list[str]:
+    """By what they are, where that has an order (9 before 10), else by their text."""
+    try:
+        return sorted(keys, key=msgspec.json.decode)
+    except TypeError:
+        return sorted(keys)
 
 
 def _chosen(rows: list[dict[str, Any]], name: str, kind: Kind, word: str, json_key: bool) -> dict[str, Any]:
