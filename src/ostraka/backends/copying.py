@@ -197,7 +197,8 @@ class Copier:
                     journal.add(number, told[number])
                     self._progress(len(data))
 
-            await beside([send() for _ in range(self._limits.remote_parts_at_once_max)])
+            held_max = max(1, self._limits.remote_upload_bytes_max // size)  # parts of what is very large are large
+            await beside([send() for _ in range(min(self._limits.remote_parts_at_once_max, held_max))])
             etag = await parts.finish_parts(target.path, upload, [told[n] for n, _ in enumerate(begins, 1)])
             journal.forget()
             return etag

@@ -133,8 +133,9 @@ def test_check_says_what_works(program: Program, place: str) -> None:
     assert all(rows[what]["works"] for what in ("create only", "write if match", "delete if match", "copy if absent"))
     if place.startswith("s3:"):
         assert rows["delete if match"]["said"] == "not claimed so far: conditional_deletes=true"
-    assert re.search(r"(?m)^batch delete +yes$", program("check", place))
-    if not place.startswith("file:"):
+    if place.startswith("file:"):
+        assert re.search(r"(?m)^batch delete +yes$", program("check", place))
+    else:
         program("ls", place, status=3)  # nothing is left behind
 
 
@@ -228,6 +229,12 @@ def test_bad_credentials_and_missing_places_are_one_clear_line(
     monkeypatch.setenv("AZURE_STORAGE_KEY", azure.access.key)
     program("stat", f"az://no-such-container/a?endpoint={azure.access.endpoint}", status=2)
     assert "the container does not exist" in program.err
+    assert program.err.count("\n") == 1
+    for key in ("bm90IHRoZSBrZXk=", "no base64"):
+        monkeypatch.setenv("AZURE_STORAGE_KEY", key)
+        program("ls", f"az://{azure.container}/?endpoint={azure.access.endpoint}", status=6)
+        assert program.err.count("\n") == 1
+        assert key not in program.err
 
 
 def test_without_the_extra_a_clear_sentence_says_what_to_install(
