@@ -14,7 +14,7 @@ from ostraka.backends.iterators import ended
 from ostraka.backends.paths import RESERVED, check_path
 from ostraka.backends.urls import Address
 from ostraka.cli.output import Terminated
-from ostraka.errors import Absent
+from ostraka.errors import Absent, Invalid
 from ostraka.host import Buffer
 
 T = TypeVar("T")
@@ -101,6 +101,8 @@ async def listing(backend: Backend, prefix: str, *, directories: bool = False) -
 
 async def standard_input() -> AsyncIterator[Buffer]:
     """What comes from there. A pipe or a terminal is waited for in the loop: a thread that waits could not be ended."""
+    if sys.stdin is None:
+        raise Invalid("standard input is closed, and something should come from it", reason="config")
     descriptor, loop = sys.stdin.fileno(), asyncio.get_running_loop()
     ready = asyncio.Event()
     while True:

@@ -197,6 +197,9 @@ def test_a_store_that_ignores_conditions_is_found_out(program: Program, monkeypa
         ("file:a%07b", 2, "no '..' and no control character"),
         ("file:a/.ostraka-staging/b?root=a", 2, "is reserved"),
         ("s3://bucket/a?endpoint=nowhere", 2, "the endpoint 'nowhere' is none"),
+        ("s3://bucket/a?endpoint=http://[::1", 2, "the endpoint 'http://[::1' is none"),
+        ("s3://bucket/a?endpoint=http://h:99999", 2, "the endpoint 'http://h:99999' is none"),
+        ("az://container/a?account=me&endpoint=http://[", 2, "the endpoint 'http://[' is none"),
         ("s3://bucket/", 2, "an empty path"),
         ("az://container/a", 6, "nothing opens the account"),
         ("memory:a", 3, "nothing is there"),
@@ -208,6 +211,19 @@ def test_bad_words_are_one_clear_line(program: Program, url: str, status: int, s
     assert program.err.startswith("ostraka: ")
     assert said in program.err
     assert program.err.count("\n") == 1
+
+
+def test_what_no_request_can_hold_is_told_without_the_signature(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AZURE_STORAGE_KEY", "c2VjcmV0")
+    for url in ("s3://bucket/a?endpoint=http://127.0.0.1:1&region=a%0Ab", "az://container/a?account=a b"):
+        program("stat", url, status=2)
+        assert program.err.count("\n") == 1
+        assert "Signature" not in program.err
+        assert "SharedKey" not in program.err
 
 
 def test_bad_credentials_and_missing_places_are_one_clear_line(
@@ -425,6 +441,8 @@ def test_standard_input_and_output_are_streams(program: Program, stores: dict[st
         assert waiting.wait(60) == 130
     assert program("cat", target) == "of a file"
     program("cp", "-", "-", status=2)
+    closed = subprocess.run(["sh", "-c", '"$0" "$@" <&-', *words, "cp", "-", target], capture_output=True, check=False)
+    assert (closed.returncode, closed.stderr.count(b"\n")) == (2, 1)
 
 
 def _reads(process: subprocess.Popen[bytes]) -> bool:

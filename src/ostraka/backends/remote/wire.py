@@ -122,7 +122,11 @@ class Wire:
             await call.__aexit__(None, None, None)
 
     def _built(self, request: Request) -> RequestBuilder:
-        built = self._opened().request(request.method, request.url).headers(request.headers)
+        try:
+            built = self._opened().request(request.method, request.url).headers(request.headers)
+        except ValueError:  # its own words may hold the signature
+            where = urlsplit(request.url).netloc
+            raise Invalid(f"{where}: no name of a host, or a word that no header can hold", reason="config") from None
         if request.body:
             return built.body_bytes(request.body)
         # of an empty body the length would not be told, and stores demand it
@@ -171,9 +175,14 @@ def near(limits: Limits) -> Wire:
 
 def check_endpoint(endpoint: str, *, path: bool = False) -> SplitResult:
     """The parts of an endpoint's URL (with a path only if it may have one); Invalid (reason "config") if it is none."""
-    url = urlsplit(endpoint)
-    if url.scheme not in ("http", "https") or not url.netloc or url.query or url.fragment or "@" in url.netloc:
-        raise Invalid(f"the endpoint {endpoint!r} is none: https://HOST[:PORT] is", reason="config")
+    none = Invalid(f"the endpoint {endpoint!r} is none: https://HOST[:PORT] is", reason="config")
+    try:
+        url = urlsplit(endpoint)
+        named = bool(url.hostname) and url.port != 0  # which it looks at only now
+    except ValueError:
+        raise none from None
+    if not named or url.scheme not in ("http", "https") or url.query or url.fragment or "@" in url.netloc:
+        raise none
     if url.path.strip("/") and not path:
         raise Invalid(f"the endpoint {endpoint!r} has a path: https://HOST[:PORT] is one", reason="config")
     return url
