@@ -7,8 +7,11 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
 from installing import CLEAN, PIP, ROOT, Installed, build, members, run, wheel_in
 
 from ostraka.testing.processes import ServerProcess
@@ -120,3 +123,26 @@ def test_every_extra_installs_from_wheels_alone(installed: Installed, built: Pat
     dry = ["install", "--dry-run", "--quiet", "--only-binary=:all:", "--report", "-", wanted]
     told = run(*PIP, "--python", installed.python, *dry, cwd=installed.here)
     assert '"install"' in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_it_installs_from_wheels_alone_on_arm64_too(built: Path, tmp_path: Path, python: str) -> None:
+    wanted = f"ostraka[all] @ {wheel_in(built).as_uri()}"
+    there = [word for tag in ("manylinux2014", "manylinux_2_28") for word in ("--platform", f"{tag}_aarch64")]
+    there += ["--python-version", python, "--implementation", "cp", "--target", str(tmp_path / "there")]
+    told = run(
+        *PIP, "install", "--dry-run", "--quiet", "--only-binary=:all:", *there, "--report", "-", wanted, cwd=tmp_path
+    )
+    assert "aarch64.whl" in told
+    assert "x86_64.whl" not in told
+
+
+@pytest.mark.parametrize("builder", [SdistBuilder, WheelBuilder])
+def test_a_build_does_not_look_into_what_git_ignores_where_another_test_may_have_mounted_a_debian(builder: Any) -> None:
+    made = builder(str(ROOT))
+    ignored = [ROOT / name for name in ("build", ".venv", ".venv-moto", "dist")]
+    walked = {Path(found.path).parent for found in made.recurse_project_files()}
+    assert ROOT / "src/ostraka" in walked
+    assert made.config.skip_excluded_dirs
+    assert all(made.config.directory_is_excluded(path.name, "") for path in ignored)
