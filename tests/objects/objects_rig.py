@@ -166,6 +166,16 @@ class Rig:
         finally:
             reader.close()
 
+    async def get_range(
+        self, bucket: str, key: str, version: str | None, offset: int, length: int
+    ) -> tuple[bytes, bytes | None]:
+        """In pieces, and at once, if that can be."""
+        return await get_range(self.objects, bucket, key, version, offset, length)
+
+    async def parts(self, bucket: str, key: str, count: int) -> list[tuple[int, int]]:
+        """(offset, length) of each."""
+        return await parts(self.objects, bucket, key, count)
+
     async def set_versioning(self, bucket: str, status: Any) -> None:
         await self.objects.update_bucket(bucket, lambda b: replace(b, versioning=status))
 
@@ -225,6 +235,26 @@ class Rig:
 
     def rows(self, table: bytes) -> list[bytes]:
         return [key for key, _ in self.state.scan(table, bytes([table[0] + 1]), 10_000)]
+
+
+async def get_range(
+    objects: ObjectStore, bucket: str, key: str, version: str | None, offset: int, length: int
+) -> tuple[bytes, bytes | None]:
+    reader = objects.open(bucket, key, version)
+    try:
+        in_pieces = b"".join([bytes(piece) async for piece in reader.read(offset, length)])
+        at_once = reader.read_now(offset, length)
+        return in_pieces, None if at_once is None else bytes(at_once)
+    finally:
+        reader.close()
+
+
+async def parts(objects: ObjectStore, bucket: str, key: str, count: int) -> list[tuple[int, int]]:
+    reader = objects.open(bucket, key)
+    try:
+        return [await reader.part(number) for number in range(1, count + 1)]
+    finally:
+        reader.close()
 
 
 def key_target(key: bytes) -> tuple[int, bytes]:

@@ -289,7 +289,7 @@ def a_shard_index_that_is_trusted_after_a_power_cut(put: Callable[..., None]) ->
 def an_index_of_the_state_that_is_used_again_unseen(put: Callable[..., None]) -> None:
     from ostraka.state.index_files import IndexFiles
 
-    put(IndexFiles, "_pages_are", lambda self, generation, stop: True)
+    put(IndexFiles, "pages_are", lambda self, generation, stop: True)
 
 
 @plant("1+0/1")

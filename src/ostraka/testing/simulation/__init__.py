@@ -11,7 +11,7 @@ killed at every system call; the power goes and takes from each disk what was no
     linking              puts the played names in the place of the standard library's and LMDB's
     service, adversary   a served store as `ostraka serve` runs it, and what goes wrong with it
     clients, history     what is asked of it, and whether any order of events explains the answers
-    checks               what has to be true when it has come to rest
+    checks, operator     what has to be true when it has come to rest, and who brings it there
     schedule             one run of all of this, from a seed; ``python -m ostraka.testing.simulation`` runs many
 
 Needs greenlet.

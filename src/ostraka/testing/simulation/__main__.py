@@ -14,15 +14,10 @@ import time
 import zlib
 
 from ostraka.testing.simulation.machine import Process
-from ostraka.testing.simulation.running import parse_geometry, quiet, with_fixed_hashes
+from ostraka.testing.simulation.running import parse_geometry, parse_seeds, quiet, with_fixed_hashes
 from ostraka.testing.simulation.schedule import Director, Geometry, draw, run
 
 TRACED = 400  # last events of a schedule that are printed
-
-
-def _seeds(text: str) -> range:
-    first, _, last = text.partition("-")
-    return range(int(first), int(last or int(first) + 1))
 
 
 def _trace(seed: int, geometry: Geometry) -> None:
@@ -54,7 +49,7 @@ def _trace(seed: int, geometry: Geometry) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m ostraka.testing.simulation", description="Run schedules.")
     parser.add_argument("--geometry", type=parse_geometry, default=parse_geometry("4+2/6"), help="K+M/DISKS, as 4+2/6")
-    parser.add_argument("--seeds", type=_seeds, default=_seeds("0-100"), help="FIRST-LAST, or one")
+    parser.add_argument("--seeds", type=parse_seeds, default=parse_seeds("0-100"), help="FIRST-LAST, or one")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no schedule after so long")
     parser.add_argument("--failures", type=int, default=5, help="stop after so many schedules that failed")
     parser.add_argument("--trace", action="store_true", help="print the last events of the (first) schedule")

@@ -79,20 +79,8 @@ class Adversary:
         actions: list[Callable[[], None]] = []
         if rng.random() < menu.power:
             self._machine.power_goes_at = self._machine.calls + int(rng.expovariate(1 / 900)) + 1
-        for chance, action in (
-            (menu.kill, self._kill),
-            (menu.blackout, self._blackout),
-            (menu.vanish, self._vanish),
-            (menu.errors, self._errors),
-            (menu.fails_once, self._fails_once),
-            (menu.lies, self._lies),
-            (menu.flips_at_rest, self._flip_at_rest),
-            (menu.flips_on_read, self._flip_on_read),
-            (menu.slow, self._slow),
-            (menu.hangs, self._hangs),
-            (menu.full, self._full),
-        ):
-            if rng.random() < chance:
+        for kind, action in self._kinds().items():
+            if rng.random() < getattr(menu, kind):
                 actions.append(action)
         rng.shuffle(actions)
         number = self._round
@@ -124,6 +112,26 @@ class Adversary:
         self._machine.scheduler.spawn(None, "adversary", run)
 
     # -- kinds of trouble
+
+    def make(self, kind: str) -> None:
+        """Trouble of one kind (a name of `Menu`, but "power"), now."""
+        self._busy = True
+        self._kinds()[kind]()
+
+    def _kinds(self) -> dict[str, Callable[[], None]]:
+        return {
+            "kill": self._kill,
+            "blackout": self._blackout,
+            "vanish": self._vanish,
+            "errors": self._errors,
+            "fails_once": self._fails_once,
+            "lies": self._lies,
+            "flips_at_rest": self._flip_at_rest,
+            "flips_on_read": self._flip_on_read,
+            "slow": self._slow,
+            "hangs": self._hangs,
+            "full": self._full,
+        }
 
     def _kill(self) -> None:
         living = [child.process for child in self._service.children if child.alive and child.process is not None]

@@ -32,3 +32,9 @@ def parse_geometry(text: str) -> Geometry:
     ec, _, disks = text.partition("/")
     k, m = (int(number) for number in ec.split("+"))
     return Geometry(k, m, int(disks or k + m))
+
+
+def parse_seeds(text: str) -> range:
+    """ "0-1000": from the first to before the last; "7": one."""
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or int(first) + 1))

@@ -10,12 +10,10 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 from ostraka.errors import OstrakaError
 from ostraka.limits import LIMITS, Limits
 from ostraka.objects.types import Bucket, Versioning
-from ostraka.store.operations import OPERATIONS
 from ostraka.store.store import Store
 from ostraka.testing.simulation import checks
 from ostraka.testing.simulation.adversary import Adversary, Menu
@@ -23,13 +21,12 @@ from ostraka.testing.simulation.clients import BLOCK, KEYS, OWNER, Bodies, Clien
 from ostraka.testing.simulation.history import Impossible
 from ostraka.testing.simulation.linking import linked
 from ostraka.testing.simulation.machine import Machine, seeded
+from ostraka.testing.simulation.operator import CAPACITY, QUIET_SECONDS, Operator
 from ostraka.testing.simulation.scheduler import Scheduler, Stuck
 from ostraka.testing.simulation.service import Hangs, PowerCut, Service
 
 log = logging.getLogger("ostraka.testing")
 
-CAPACITY = 64 << 20
-QUIET_SECONDS = 400.0  # of virtual time, in which jobs have to come to rest
 ATTEMPTS = 30
 
 SMALL = replace(
@@ -146,8 +143,8 @@ class Director:
         self.service = Service(self.machine, paths, plan.limits, plan.workers, (shape.k, shape.m), self._serve)
         self.service.on_recovered = self.world.history.recovered
         self.adversary = Adversary(self.machine, self.service, plan.menu, shape.m)
+        self.operator = Operator(self.machine, self.service, self.adversary)
         self.failures: list[str] = []
-        self.numbers = {path.name: number for number, path in enumerate(paths)}  # of the disks, as the store has them
 
     def run(self) -> Verdict:
         with linked(self.machine):
@@ -226,7 +223,7 @@ class Director:
             for name, versioning in self.plan.buckets.items():
                 await store.objects.create_bucket(name, OWNER, "us-east-1")
                 if versioning:
-                    await store.objects.update_bucket(name, partial(_versioned, versioning))
+                    await store.objects.update_bucket(name, partial(versioned, versioning))
 
         self.service.ask(buckets)
         self.service.stop()
@@ -243,44 +240,8 @@ class Director:
             service.stop()
 
     def _mend(self) -> None:
-        """What an operator does: lost disks are replaced, damage is looked for; then the store has to become whole."""
-        done = self.adversary.done
-        for name in sorted(done.thrown_away | done.bad):
-            self._replace(name)
-        if done.needs_fsck:
-            self._patiently(partial(OPERATIONS["fsck"], progress=_silent, repair=True))
-        self.service.attend(lambda: False, QUIET_SECONDS)
-        self.failures += self.service.ask(checks.verify_whole)
-        self.adversary.mended()
+        self.failures += self.operator.mend()
         self.service.stop()
-
-    def _replace(self, name: str) -> None:
-        """An empty disk in the place of one that is gone for good, or that says nothing of itself any more."""
-        lost = next((path for path in self.service.paths if path.name == name), None)
-        if lost is None:
-            return
-        number = self.numbers[name]
-
-        async def is_down(store: Store) -> bool:
-            member = store.membership.epoch.member(number)
-            return member is not None and not member.up
-
-        if self.service.ask(is_down):
-            new = self.machine.add_disk(CAPACITY)
-            command = partial(OPERATIONS["disk-replace"], progress=_silent, old=str(number), new=str(new))
-            self.numbers[new.name] = self._patiently(command)["new"]
-            self.service.paths[self.service.paths.index(lost)] = new
-
-    def _patiently(self, operation: Callable[..., Any]) -> Any:
-        """As an operator who gives the command again when it asks for that."""
-        for attempt in range(ATTEMPTS):
-            try:
-                return self.service.ask(operation)
-            except OstrakaError as error:
-                if not error.retry or attempt + 1 == ATTEMPTS:
-                    raise
-                self.service.attend(lambda: False, 30.0)
-        return None
 
     def _look_through(self) -> None:
         """With nobody using the store, everything has to fit."""
@@ -308,7 +269,7 @@ class Director:
             self.failures += await checks.verify_shards(store)
 
 
-def _versioned(versioning: Versioning, bucket: Bucket) -> Bucket:
+def versioned(versioning: Versioning, bucket: Bucket) -> Bucket:
     return replace(bucket, versioning=versioning)
 
 
@@ -318,10 +279,6 @@ async def _rows_left(store: Store) -> list[str]:
 
 async def _bytes_left(store: Store) -> list[str]:
     return list(checks.verify_no_bytes_left(store))
-
-
-def _silent(step: str, done: int, total: int | None) -> None:
-    """Progress that nobody watches."""
 
 
 def run(seed: int, geometry: Geometry) -> Verdict:
