@@ -212,6 +212,8 @@ DIRECTORIES: dict[str, tuple[list[Any], dict[str, Any], type[BaseException], lis
     "a file": (["file"], {}, Refused, ["file", "not a directory"]),
     "below a file": (["file/below"], {}, Refused, ["file/below", "not a directory"]),
     "other things": (["foreign"], {}, Refused, ["foreign", "empty directory"]),
+    "too long": (["x" * 300], {}, Refused, ["xxx", "File name too long: name another directory"]),
+    "a circle": (["circle/x"], {}, Refused, ["circle/x", "name another directory"]),
     "absent": (["absent"], {"existing": True}, Refused, ["absent", "no store"]),
     "a geometry": (["new"], {"ec": "four"}, Invalid, ["four", "K+M"]),
     "a geometry's type": (["new"], {"ec": 4}, Invalid, ["4", "K+M"]),
@@ -227,12 +229,13 @@ def test_a_wrong_directory_is_named_and_nothing_is_made(
     (tmp_path / "file").write_text("file")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "letter.txt").write_text("dear")
+    (tmp_path / "circle").symlink_to("circle")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(kind) as caught, ostraka.open(*named, **options):
         pass
     one_line(caught.value, *says)
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if "new" not in path.parts)
-    assert left == ["file", "foreign", "foreign/letter.txt"]
+    assert left == ["circle", "file", "foreign", "foreign/letter.txt"]
 
 
 def test_a_closed_store_says_so_at_every_call_and_lets_its_readers_go(tmp_path: Path) -> None:

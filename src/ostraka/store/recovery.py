@@ -11,6 +11,7 @@ What it does, in this order, each step safe to be interrupted and done again:
 """
 
 import contextlib
+import errno
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -76,7 +77,10 @@ def hold(paths: Sequence[Path], host: Host, *, make: bool) -> Iterator[None]:
                 raise Refused(
                     f"{path} cannot be written by this user: change its owner or its mode", reason="permission"
                 ) from None
-            except OSError as e:  # a dead disk: it will count as missing
+            except OSError as e:
+                if e.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+                    raise Refused(f"{path}: {e.strerror}: name another directory", reason="directory") from None
+                # a dead disk: it will count as missing
                 log.warning("%s cannot be locked: %s", path, e.strerror)
         yield
 
