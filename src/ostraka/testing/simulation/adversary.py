@@ -19,7 +19,20 @@ from ostraka.testing.simulation.service import Service
 
 log = logging.getLogger("ostraka.testing")
 
-FAILING_CALLS = ("sync_data", "pwritev", "preadv", "open", "rename", "sync_directory", "unlink", "names", "statfs")
+CALLS_BEFORE_POWER_GOES = (50, 200, 800)  # on average; a phase on one disk makes some three hundred
+FAILING_CALLS = (
+    "sync_data",
+    "sync_data",
+    "sync_data",
+    "pwritev",
+    "preadv",
+    "open",
+    "rename",
+    "sync_directory",
+    "unlink",
+    "names",
+    "statfs",
+)
 ERRNOS = (errno.EIO, errno.EIO, errno.ENOSPC, errno.EROFS)
 
 
@@ -78,7 +91,8 @@ class Adversary:
         self._busy = True
         actions: list[Callable[[], None]] = []
         if rng.random() < menu.power:
-            self._machine.power_goes_at = self._machine.calls + int(rng.expovariate(1 / 900)) + 1
+            calls = rng.expovariate(1 / rng.choice(CALLS_BEFORE_POWER_GOES))
+            self._machine.power_goes_at = self._machine.calls + int(calls) + 1
         for kind, action in self._kinds().items():
             if rng.random() < getattr(menu, kind):
                 actions.append(action)
@@ -194,9 +208,10 @@ class Adversary:
 
     def _fails_once(self) -> None:
         for disk in self._shaken():
-            call, number = self._rng.choice(FAILING_CALLS), self._rng.choice(ERRNOS)
-            log.info("%s: the next %s fails with errno %d", disk.root, call, number)
-            disk.trouble.fails_on[call] = number
+            for call in self._rng.sample(FAILING_CALLS, self._rng.choice((1, 1, 3))):
+                number = self._rng.choice(ERRNOS)
+                log.info("%s: the next %s fails with errno %d", disk.root, call, number)
+                disk.trouble.fails_on[call] = number
 
     def _lies(self) -> None:
         disk = self._bad()

@@ -294,7 +294,7 @@ class Client:
         versioning = self.world.buckets[bucket]
         step = told.put(versioning, source.etag)
         operation = self._begin(bucket, key, f"copy of {source.etag[:6]}", step)
-        await asyncio.sleep(self._rng.choice((0, 0, 1.0)))
+        await asyncio.sleep(self._rng.choice((0, 0, 1.0, 10.0)))
         info = await self._write(operation, objects.copy(source, bucket, key, Attributes(), owner=OWNER))
         self.world.history.end(operation, told.put(versioning, source.etag, info.version_id))
 
