@@ -4,10 +4,12 @@ Hypothesis looks for the shortest history that breaks it; long ones come from se
 tests/simulation/failing_history.py` runs one again); and one history has the power cut at each of its calls.
 """
 
+import gc
 import logging
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 
 import failing_history
@@ -18,7 +20,6 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from ostraka.testing.simulation.running import parse_geometry
 
-# what a process leaves behind that dies in the midst of something
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
@@ -26,9 +27,13 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def silent() -> Iterator[None]:
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing is said of processes that die in the midst of something."""
     logging.disable(logging.CRITICAL)
     yield
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    with warnings.catch_warnings(action="ignore"):
+        gc.collect()
     logging.disable(logging.NOTSET)
 
 
