@@ -125,6 +125,14 @@ def test_an_instance_without_a_role_and_one_that_is_silent_differ(own: Served) -
     assert "AWS_ACCESS_KEY_ID" in asyncio.run(refused(own, Default(), Forbidden)).message
 
 
+def test_who_is_refused_keys_is_told_where_and_the_way_out(own: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stub(lambda _: Say(403)) as served:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", served.url)
+        told = asyncio.run(refused(own, Default(), Forbidden)).message
+    assert served.url.removeprefix("http://") in told
+    assert "AWS_ACCESS_KEY_ID" in told
+
+
 def test_keys_that_end_soon_are_fetched_anew(own: Served) -> None:
     async def main(url: str) -> None:
         async with S3Backend(own.config(prefix="soon", credentials=Instance(endpoint=url))) as backend:

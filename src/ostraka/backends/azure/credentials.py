@@ -8,7 +8,7 @@ Tokens are fetched anew before they end.
 from collections.abc import Mapping
 from os import environ
 from typing import Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
@@ -143,7 +143,7 @@ class Accesses:
             return workload
         try:
             return await self._of_machine(Identity(client_id=environ.get("AZURE_CLIENT_ID", "")))
-        except Unavailable:  # as everywhere but on Azure
+        except (Unavailable, Forbidden):  # as everywhere but on Azure, and there without an identity
             raise Forbidden(
                 "nothing opens the account: set AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_SAS_TOKEN or "
                 "AZURE_STORAGE_KEY, or give the machine an identity",
@@ -184,7 +184,7 @@ class Accesses:
     async def _token(self, request: Request) -> Lent[Access]:
         answer = await self._wire.send(request)
         if not answer.good:
-            what = f"the identity's endpoint answered {answer.status}"
+            what = f"{urlsplit(request.url).netloc} was asked for a token and answered {answer.status}"
             if answer.status >= 500 or answer.status in (408, 410, 429):  # 410: it is being renewed
                 raise Unavailable(what, reason="service")
             raise Forbidden(what, reason="credentials")

@@ -10,7 +10,7 @@ from datetime import datetime
 from os import environ
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
@@ -202,10 +202,10 @@ class _Places:
         answer = await self._wire.send(request)
         if answer.good:
             return answer
-        what = f"the credentials' endpoint answered {answer.status}"
+        what = f"{urlsplit(request.url).netloc} was asked for keys and answered {answer.status}"
         if answer.status >= 500 or answer.status == 429:
             raise Unavailable(what, reason="service")
-        raise Forbidden(what, reason="credentials")
+        raise Forbidden(f"{what}: {_MISSING[Default]} that may", reason="credentials")
 
 
 def _at_home(file: str) -> Path:
