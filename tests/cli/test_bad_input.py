@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from program import Program, one_line
+from zygote import Zygote
 
 import ostraka
 from ostraka.testing.powercut import PowerCutDisk
@@ -135,9 +136,10 @@ def test_the_url_of_something_else_is_told(person: Program, chatterbox: str) -> 
         assert "no S3 server" in done.err
 
 
-@pytest.fixture(scope="module")
-def kept() -> Iterator[list[Program]]:
-    """Each way to a store in which there is something to be lost; it is there still when all slips were made."""
+@pytest.fixture(scope="session")
+def kept(zygote: Zygote, server: ServerProcess, idle: Path) -> Iterator[list[Program]]:
+    """Each way to a store in which there is something to be lost; it is there still when all slips were made, and the
+    stores, which are the session's, as well. (Of a process that takes tests of others, a module has several lives.)"""
     programs: list[Program] = []
     yield programs
     for program in programs:
