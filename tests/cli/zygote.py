@@ -178,6 +178,7 @@ if __name__ == "__main__":
     except BaseException:
         traceback.print_exc()
     finally:  # as the interpreter ends, without taking the modules to pieces, which takes longer than the rest
+        sys.setprofile(None)  # the program is over: what would be interrupted is only this
         threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are not daemons
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):

@@ -6,8 +6,8 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 from ostraka.backends import Backend, ListsDirectories, ResilientBackend, Stat, address, require
 from ostraka.backends.iterators import ended
@@ -21,6 +21,7 @@ T = TypeVar("T")
 Row = tuple[str, Stat | None]  # a path and what is said of it; a directory and None
 
 READ_BYTES: Final = 1 << 20
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def of_path(url: str) -> Address:
@@ -42,11 +43,10 @@ def run(named: Address, work: Callable[[Backend], Awaitable[T]], *, resilient: b
     """What the work makes of the backend, which is closed after it."""
 
     async def running() -> T:
-        with orderly_task():
-            async with opened(named, resilient=resilient, writes=writes) as backend:
-                return await work(backend)
+        async with opened(named, resilient=resilient, writes=writes) as backend:
+            return await work(backend)
 
-    return asyncio.run(running())
+    return run_orderly(running())
 
 
 @contextlib.asynccontextmanager
@@ -59,30 +59,34 @@ async def opened(named: Address, *, resilient: bool = True, writes: bool = False
         yield backend
 
 
-@contextlib.contextmanager
-def orderly_task() -> Iterator[None]:
-    """`output.orderly` where a loop runs: the signal cancels the task that is in the block, and is raised when that has
-    ended. What a handler raises in a loop would be told and forgotten."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+def run_orderly(work: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run` with `output.orderly` for its whole life: a signal cancels the work, and is raised when that has
+    ended. What a handler raises in a loop would be told and forgotten; and asyncio's own for Ctrl-C cancels between any
+    two steps of the interpreter, so that a future may be cancelled while it is given its result."""
     came: list[int] = []
 
-    def end(number: int) -> None:
-        came.append(number)
-        if task is not None:
-            task.cancel()
+    async def working() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    for number in before:
-        loop.add_signal_handler(number, end, number)
+        def end(number: int) -> None:
+            came.append(number)
+            task.cancel()  # nothing, once it is done
+
+        for number in SIGNALS:
+            loop.add_signal_handler(number, end, number)
+        return await work
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
-        yield
-    except asyncio.CancelledError:
+        with asyncio.Runner() as runner:  # whose loop, when it is closed, lets go of the signals
+            return runner.run(working())
+    except asyncio.CancelledError as e:
         if came:
-            raise Terminated(came[0]) from None
+            raise Terminated.by(came[0], e) from None
         raise
     finally:
         for number, handler in before.items():
-            loop.remove_signal_handler(number)
             signal.signal(number, handler)
 
 

@@ -3,7 +3,6 @@
 What a person writes is understood by spelling.py. No Ostraka store is needed.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from msgspec import UNSET, Raw, UnsetType
 from ostraka.backends import Address, address
 from ostraka.backends.iterators import ended
 from ostraka.cli import spelling
+from ostraka.cli.backend_running import run_orderly
 from ostraka.cli.options import Decorator, json_option
 from ostraka.cli.output import human_time, printable, show_json, show_log, show_rows
 from ostraka.errors import Absent, Invalid, PreconditionFailed
@@ -352,4 +352,4 @@ def _run(
         async with _opened(url, prefix, interval, writes=writes) as store:
             return await work(store)
 
-    return asyncio.run(run())
+    return run_orderly(run())
