@@ -80,7 +80,10 @@ def run_orderly(work: Coroutine[Any, Any, T]) -> T:
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         with asyncio.Runner() as runner:  # whose loop, when it is closed, lets go of the signals
-            return runner.run(working())
+            try:
+                return runner.run(working())
+            finally:
+                signal.set_wakeup_fd(-1)  # the loop closes it before it lets go of the signals
     except asyncio.CancelledError as e:
         if came:
             raise Terminated.by(came[0], e) from None
