@@ -4,6 +4,7 @@ Environment: ``OSTRAKA_TEST_SEED`` replaces the seed that every random test star
 ``OSTRAKA_TEST_REQUIRE_ALL=1`` turns every skip into a failure (continuous integration sets it).
 """
 
+import logging
 import os
 import signal
 import subprocess
@@ -81,3 +82,13 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     _demand(report)
     return report
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Generator[None]:
+    """A command that runs in the test's own process sets where our log goes: the next test reads it as if none had."""
+    log = logging.getLogger("ostraka")
+    handlers, propagate, level = log.handlers[:], log.propagate, log.level
+    yield
+    log.handlers[:], log.propagate = handlers, propagate
+    log.setLevel(level)
