@@ -18,6 +18,7 @@ PURPOSES = {
     "compact": "rewrites segments that are mostly dead",
     "scrub": "verifies every byte of the state",
 }
+RECORDS = {"heal": HEAL_KEY, "scrub": SCRUB_KEY}
 
 
 class JobReport(msgspec.Struct, frozen=True):
@@ -43,27 +44,28 @@ def running(name: str, progress: Progress, *, failed: bool, due_in: float | None
 
 def recorded(state: State) -> list[JobReport]:
     """Jobs that nobody runs now, with what they left on record."""
-    heal, scrub = _record(state, HEAL_KEY, HealRecord()), _record(state, SCRUB_KEY, ScrubRecord())
     reports = []
     for name, purpose in PURPOSES.items():
-        done = heal.examined if name == "heal" else 0
-        note = ""
-        if name == "heal" and (heal.healing or heal.gone):
-            note = "a pass was begun"
-        if name == "scrub" and scrub.finished:
-            note = "finished before"
+        done, note = _on_record(state, RECORDS[name]) if name in RECORDS else (0, "")
         reports.append(JobReport(name, "not running", purpose, done, note=note))
     return reports
 
 
-def _record(state: State, key: bytes, default: Any) -> Any:
+def _on_record(state: State, key: bytes) -> tuple[int, str]:
+    """Units done, and a note. A record that cannot be read is told as that: it is not the same as none."""
     value = state.get(key)
     if value is None:
-        return default
+        return 0, ""
     try:
-        return decode(key, value)
-    except OstrakaError:
-        return default
+        record = decode(key, value)
+    except OstrakaError as e:
+        return 0, f"{e.message}: see `ostraka fsck`"
+    match record:
+        case HealRecord(healing=healing, gone=gone, examined=examined):
+            return examined, "a pass was begun" if healing or gone else ""
+        case ScrubRecord(finished=finished) if finished:
+            return 0, "finished before"
+    return 0, ""
 
 
 def hurt(state: State) -> int:
