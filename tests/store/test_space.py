@@ -15,6 +15,7 @@ import ostraka
 from ostraka.errors import Full
 from ostraka.host import Host
 from ostraka.objects.types import Attributes
+from ostraka.store.status import status
 from ostraka.testing.files import FaultyFiles
 from ostraka.testing.powercut import PowerCutDisk
 
@@ -40,6 +41,9 @@ def test_bodies_that_ride_in_the_state_stop_at_the_reserve_too_and_deletes_go_on
             with pytest.raises(Full):
                 await store.objects.copy(source.info, BUCKET, "copied", Attributes(), owner="root")
             source.close()
+            full = [problem for problem in (await status(store))["problems"] if "no room left" in problem["what"]]
+            assert full
+            assert all("delete" in problem["way_out"] and "delete" not in problem["what"] for problem in full)
             gone = list(contents.keys)[::2]
             for key in gone:
                 await contents.delete(store, key)

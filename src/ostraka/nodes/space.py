@@ -28,6 +28,13 @@ def create_shared(host: Host, path: Path) -> None:
     host.files.shared(path, _SIZE, create=True)
 
 
+def held_back(total: int, fraction: float, limits: Limits) -> int:
+    """Bytes of a file system to be held back. The bound on the largest reserve scales all of them: on a huge disk as
+    well, what must go on longer has room left when the others have to stop."""
+    largest = total * limits.reserve_writes
+    return int(total * fraction * min(1.0, limits.reserve_bytes_max / max(largest, 1.0)))
+
+
 class Space:
     """Free room of one disk, as this process may use it. Any thread may call anything."""
 
@@ -91,16 +98,10 @@ class Space:
         finally:
             self._asking.release()
 
-    def _reserve(self, total: int, fraction: float) -> int:
-        """Bytes to be held back. The bound on the largest reserve scales all of them: on a huge disk as well, what
-        must go on longer has room left when the others have to stop."""
-        largest = total * self._limits.reserve_writes
-        return int(total * fraction * min(1.0, self._limits.reserve_bytes_max / max(largest, 1.0)))
-
     def check(self, fraction: float) -> None:
         """Full if the reserve is touched already, by what is known to be free."""
         free, total = self.free()
-        if free < (reserve := self._reserve(total, fraction)):
+        if free < (reserve := held_back(total, fraction, self._limits)):
             raise self._full(free, reserve)
 
     def _full(self, free: int, reserve: int) -> Full:
@@ -112,14 +113,14 @@ class Space:
     def left(self) -> int:
         """Bytes that clients may still write, by what is known to be free."""
         free, total = self.free()
-        return max(0, free - self._reserve(total, self._limits.reserve_writes))
+        return max(0, free - held_back(total, self._limits.reserve_writes, self._limits))
 
     @contextlib.contextmanager
     def reserve(self, size: int, fraction: float) -> Iterator[None]:
         """Hold ``size`` bytes while they are being written; Full if that would cut into the reserve."""
         with self._lock:
             self._free = free, total = self._host.files.free(self._directory)
-            reserve = self._reserve(total, fraction)
+            reserve = held_back(total, fraction, self._limits)
             promised = sum(_PROMISES.unpack_from(self._words, 8))
             if free - promised - size < reserve:
                 raise self._full(free, reserve)

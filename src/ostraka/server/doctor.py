@@ -29,6 +29,7 @@ from ostraka.host import Host, mount_of
 from ostraka.limits import LIMITS, MIB
 from ostraka.nodes import opening as openings
 from ostraka.nodes.keys import NAME as KEYS_NAME
+from ostraka.nodes.space import held_back
 from ostraka.pools.erasure import kernel
 from ostraka.server.run import clients_within
 
@@ -248,7 +249,7 @@ def _room(path: Path, about: str) -> Iterator[Check]:
     facts = os.statvfs(path)
     free, total = facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
     what = f"{free // MIB} MiB free of {total // MIB}"
-    if free < min(total * LIMITS.reserve_writes, LIMITS.reserve_bytes_max):
+    if free < held_back(total, LIMITS.reserve_writes, LIMITS):
         yield Check(about, "problem", f"{what}: writes are refused", "make room, or take a larger disk")
     elif free < total * FREE_SHARE_MIN and free < 10 * LIMITS.reserve_bytes_max:
         yield Check(about, "warning", what, "make room: the last 5 % are held back for deletes and compaction")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from ostraka import __version__
-from ostraka.errors import Full
 from ostraka.jobs import report, state_copies
 from ostraka.jobs.ground import in_thread, within
 from ostraka.objects.types import ListPage
@@ -144,11 +143,9 @@ def _problems(
             way_out = "wait: `ostraka job ls` shows how far it is" if store.jobs else "serve the store: that heals it"
             tell(f"disk {disk['number']}{where} is not healed yet", way_out)
         on_disk = store.disks.get(disk["number"])
-        if on_disk is not None and not trouble:
-            try:
-                on_disk.space.check(store.limits.reserve_writes)
-            except Full as e:
-                tell(e.message, "delete objects, or replace the disk by a larger one (`ostraka disk replace`)")
+        if on_disk is not None and not trouble and not on_disk.space.left():
+            way_out = "delete objects, or replace the disk by a larger one (`ostraka disk replace`)"
+            tell(f"disk {disk['number']}{where} has no room left for writes", way_out)
     wanted = min(epoch.m + 1, sum(member.up for member in epoch.members))
     copies = len(state_copies.carriers(epoch))
     if copies < wanted:
