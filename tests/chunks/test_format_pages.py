@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from ostraka.chunks import frames, packs, rows
+from ostraka.chunks.types import RECIPE
 
 FORMATS = Path(__file__).parents[2] / "docs" / "format"
 PLAIN = b"a" * 64 + bytes(range(64)) + b"the end."
@@ -44,4 +45,4 @@ def test_pack_page() -> None:
     assert slots == rows.slots_of(row)
     plain = [packs.open_slot(memoryview(body)[s.offset : s.offset + s.stored], s) for s in slots]
     assert plain == [b"a small body", b"b" * 600]
-    assert packs.build([b"a small body", b"b" * 600]).body == body
+    assert packs.build([(b"a small body", RECIPE), (b"b" * 600, RECIPE)]).body == body

@@ -6,7 +6,8 @@ import random
 import pytest
 
 from ostraka.chunks import frames
-from ostraka.chunks.frames import Codec, FrameTable
+from ostraka.chunks.frames import FrameTable
+from ostraka.chunks.types import RECIPE, Codec
 from ostraka.errors import Corrupt
 
 SEED = 12
@@ -66,7 +67,7 @@ def test_no_damaged_byte_of_any_frame_is_handed_out(codecs: str) -> None:
 
 
 def test_a_frame_that_unfolds_to_another_length_or_is_cut_is_corrupt() -> None:
-    packed = frames.compressor().compress(bytes(1000))
+    packed = frames.compressor(RECIPE)(bytes(1000))
     for wrong in (999, 1001, 1):
         with pytest.raises(Corrupt):
             frames.inflate_into(packed, memoryview(bytearray(wrong)))

@@ -9,13 +9,14 @@ written from the very memory it was received into.
 
 import threading
 from array import array
-from enum import IntEnum
+from collections.abc import Callable
 from struct import Struct as Layout
 from typing import NamedTuple
 
 import zstandard
 from xxhash import xxh3_64_intdigest
 
+from ostraka.chunks.types import RECIPE, Codec, Recipe
 from ostraka.errors import Corrupt, Refused
 from ostraka.host import Buffer
 
@@ -28,15 +29,7 @@ FRAME = Layout(">IB3xQ")  # stored bytes, codec, XXH3-64 of the plaintext
 CHECKSUM = Layout(">Q")  # XXH3-64 of the table before it
 TABLE_ALIGNMENT = 64  # a cache line, so that the plaintext starts on one
 
-COMPRESSION_LEVEL = 1  # 460-660 MB/s, and random data leaves at 15 GB/s: no entropy test of our own
 KEEP_RATIO = 0.95  # a frame is kept compressed when that saves one byte in twenty
-
-
-class Codec(IntEnum):
-    """How a frame or a slot is stored."""
-
-    RAW = 0
-    ZSTD = 1
 
 
 class Stored(NamedTuple):
@@ -89,19 +82,25 @@ class _Codecs(threading.local):
     """A thread's own: they cannot be shared, and are dear to make."""
 
     def __init__(self) -> None:
-        self.compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL)
+        self.compressors: dict[int, zstandard.ZstdCompressor] = {}
         self.decompressor = zstandard.ZstdDecompressor()
 
 
 _codecs = _Codecs()
 
 
-def compressor() -> zstandard.ZstdCompressor:
-    """This thread's compressor."""
-    return _codecs.compressor
+Compress = Callable[[Buffer], bytes]
 
 
-def build(room: memoryview, table: int, length: int, frame_size: int) -> Stored:
+def compressor(recipe: Recipe) -> Compress:
+    """This thread's compression by a recipe that has one."""
+    known = _codecs.compressors.get(recipe.level)
+    if known is None:
+        known = _codecs.compressors[recipe.level] = zstandard.ZstdCompressor(level=recipe.level)
+    return known.compress
+
+
+def build(room: memoryview, table: int, length: int, frame_size: int, recipe: Recipe = RECIPE) -> Stored:
     """The stored form of ``room[table : table + length]``; ``room[:table]`` is where its table may go.
 
     The plaintext is not touched: digests may be reading it.
@@ -109,18 +108,17 @@ def build(room: memoryview, table: int, length: int, frame_size: int) -> Stored:
     plain = room[table : table + length]
     pieces = [plain[at : at + frame_size] for at in range(0, length, frame_size)]
     checksums = [xxh3_64_intdigest(piece) for piece in pieces]
-    packed = _compressed(pieces)
+    packed = _compressed(pieces, compressor(recipe)) if recipe.codec != Codec.RAW else None
     if packed is None:
         room[:table] = _table(table, length, frame_size, [(len(p), Codec.RAW) for p in pieces], checksums)
         return Stored(table + length, None)
-    stored = [(len(f), Codec.RAW if f is p else Codec.ZSTD) for f, p in zip(packed, pieces, strict=True)]
+    stored = [(len(f), Codec.RAW if f is p else recipe.codec) for f, p in zip(packed, pieces, strict=True)]
     body = b"".join([_table(table, length, frame_size, stored, checksums), *packed])
     return Stored(len(body), body)
 
 
-def _compressed(pieces: list[memoryview]) -> list[Buffer] | None:
+def _compressed(pieces: list[memoryview], compress: Compress) -> list[Buffer] | None:
     """Frames as they are to be stored; None when compression does not pay: then as few as three were tried."""
-    compress = compressor().compress
     tried: dict[int, bytes] = {}
     for at in {0, len(pieces) // 2, len(pieces) - 1}:
         tried[at] = compress(pieces[at])

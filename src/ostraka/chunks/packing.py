@@ -17,7 +17,7 @@ from ostraka.chunks import packs
 from ostraka.chunks.ground import Ground
 from ostraka.chunks.references import bury
 from ostraka.chunks.rows import PACK_ID_SIZE, ROW_VERSION, SLOT, PackRow, decode_pack, encode, pack_key
-from ostraka.chunks.types import Entry, Kind
+from ostraka.chunks.types import Entry, Kind, Recipe
 from ostraka.errors import Invalid, OstrakaError, Overloaded, TooLarge
 from ostraka.host import Buffer
 from ostraka.limits import KIB
@@ -78,7 +78,7 @@ class PlacedSlot:
             self._pack.settle()
 
 
-_Waiting = tuple[bytes, "asyncio.Future[PlacedSlot]"]
+_Waiting = tuple[bytes, Recipe, "asyncio.Future[PlacedSlot]"]
 
 
 class Packer:
@@ -92,7 +92,7 @@ class Packer:
         self._scheduled = False
         self._room = asyncio.Event()
 
-    async def place(self, body: Buffer) -> PlacedSlot:
+    async def place(self, body: Buffer, recipe: Recipe) -> PlacedSlot:
         """Returns when the pack that holds body is on stable storage."""
         size = len(body)
         limits = self._ground.limits
@@ -105,7 +105,7 @@ class Packer:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[PlacedSlot] = loop.create_future()
         # bytes of our own: the caller may be cancelled and use its memory for something else while a thread reads it
-        self._waiting.append((body if type(body) is bytes else bytes(body), future))
+        self._waiting.append((body if type(body) is bytes else bytes(body), recipe, future))
         self._waiting_bytes += size
         if not self._scheduled and self._in_flight < limits.packs_in_flight_max:
             self._scheduled = True
@@ -141,13 +141,13 @@ class Packer:
         batch: list[_Waiting] = []
         size = packs.head_size(0)
         while waiting and len(batch) < limits.pack_slots_max:
-            body, future = waiting[0]
+            body, recipe, future = waiting[0]
             if batch and size + len(body) + SLOT.size > limits.pack_bytes_max:
                 break
             waiting.popleft()
             self._waiting_bytes -= len(body)
             if not future.cancelled():
-                batch.append((body, future))
+                batch.append((body, recipe, future))
                 size += len(body) + SLOT.size
         self._room.set()
         return batch
@@ -155,15 +155,15 @@ class Packer:
     async def _write(self, batch: list[_Waiting]) -> None:
         ground = self._ground
         try:
-            bodies = [body for body, _ in batch]
-            if sum(map(len, bodies)) <= BUILD_ON_LOOP_MAX:
+            bodies = [(body, recipe) for body, recipe, _ in batch]
+            if sum(len(body) for body, _ in bodies) <= BUILD_ON_LOOP_MAX:
                 built = packs.build(bodies)
             else:
                 built = await ground.in_thread(packs.build, bodies)
             pack = ground.host.random(PACK_ID_SIZE)
             stripe = await ground.pool.write(Owner.PACK, pack, built.body, len(built.body))
         except Exception as error:
-            for _, future in batch:
+            for _, _, future in batch:
                 if not future.done():
                     future.set_exception(error)
             return
@@ -173,7 +173,7 @@ class Packer:
         row = encode(PackRow(ROW_VERSION, built.slots, stripe))
         written = _WrittenPack(self, pack, stripe, row, len(batch))
         self._count(built)
-        for number, (body, future) in enumerate(batch):
+        for number, (body, _, future) in enumerate(batch):
             placed = PlacedSlot(written, number, len(body))
             if future.done():
                 placed.abandon()  # its caller left: nobody can name it

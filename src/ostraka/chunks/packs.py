@@ -11,8 +11,9 @@ from typing import NamedTuple
 from xxhash import xxh3_64_intdigest
 
 from ostraka.chunks import frames
-from ostraka.chunks.frames import CHECKSUM, CIPHER_NONE, KEEP_RATIO, Codec
+from ostraka.chunks.frames import CHECKSUM, CIPHER_NONE, KEEP_RATIO
 from ostraka.chunks.rows import SLOT, SLOT_CODEC, SLOT_DEAD, SLOT_GONE, PackRow, Slot, slots_of
+from ostraka.chunks.types import Codec, Recipe
 from ostraka.errors import Corrupt, Refused
 from ostraka.host import Buffer
 
@@ -35,18 +36,17 @@ def head_size(count: int) -> int:
     return HEADER.size + count * SLOT.size + CHECKSUM.size
 
 
-def build(bodies: Sequence[bytes]) -> BuiltPack:
-    """Checksum each body, compress it where that pays, and put them together."""
+def build(bodies: Sequence[tuple[bytes, Recipe]]) -> BuiltPack:
+    """Checksum each body, compress it by its recipe where that pays, and put them together."""
     offset = head_size(len(bodies))
-    compress = frames.compressor().compress
     slots, stored = [], []
     saved_in = saved_out = 0
-    for body in bodies:
-        size, codec, kept = len(body), 0, body
-        if size >= COMPRESS_FROM:
-            packed = compress(body)
+    for body, recipe in bodies:
+        size, codec, kept = len(body), Codec.RAW, body
+        if size >= COMPRESS_FROM and recipe.codec != Codec.RAW:
+            packed = frames.compressor(recipe)(body)
             if len(packed) <= KEEP_RATIO * size:
-                kept, codec = packed, 1
+                kept, codec = packed, recipe.codec
                 saved_in += size
                 saved_out += len(packed)
         slots.append(SLOT.pack(offset, len(kept), size, codec, xxh3_64_intdigest(body)))

@@ -23,7 +23,7 @@ from ostraka.chunks.rows import (
     encode,
     zero_stripe_key,
 )
-from ostraka.chunks.types import ChunkBuffer, Entry, Kind
+from ostraka.chunks.types import ChunkBuffer, Entry, Kind, Recipe
 from ostraka.errors import Invalid, TooLarge
 from ostraka.limits import KIB
 from ostraka.pools.types import Owner, Stripe, StripeBuffer
@@ -54,11 +54,12 @@ class ReceiveBuffer:
 class PlacedChunk:
     """One chunk on stable storage. It holds the receive buffer until `release` or `abandon`."""
 
-    __slots__ = ("_busy", "_ended", "_stripe", "_writer", "buffer", "entry", "operations", "preconditions")
+    __slots__ = ("_busy", "_ended", "_stripe", "_writer", "buffer", "entry", "operations", "preconditions", "recipe")
 
-    def __init__(self, writer: "ChunkWriter", buffer: ReceiveBuffer, length: int) -> None:
+    def __init__(self, writer: "ChunkWriter", buffer: ReceiveBuffer, length: int, recipe: Recipe) -> None:
         self._writer = writer
         self.buffer = buffer
+        self.recipe = recipe
         self.entry = Entry(Kind.CHUNK.value, b"", 0, length)
         self.preconditions: Sequence[Precondition] = ()
         self.operations: Sequence[Operation] = ()
@@ -138,7 +139,7 @@ class PlacedChunk:
     async def _write(self) -> Stripe:
         ground, length, room = self._writer.ground, self.entry.length, self.buffer.room
         stored = await ground.in_thread(
-            frames.build, room.view, self.buffer.table_size, length, ground.limits.frame_size
+            frames.build, room.view, self.buffer.table_size, length, ground.limits.frame_size, self.recipe
         )
         body = room if stored.body is None else stored.body
         stripe = await ground.pool.write(Owner.CHUNK, self.entry.id, body, stored.length)
@@ -190,9 +191,9 @@ class ChunkWriter:
         size = limits.chunk_size if size is None else min(max(size, 1), limits.chunk_size)
         return size, frames.table_size(size, limits.frame_size)
 
-    async def place(self, buffer: ChunkBuffer, length: int) -> PlacedChunk:
+    async def place(self, buffer: ChunkBuffer, length: int, recipe: Recipe) -> PlacedChunk:
         assert isinstance(buffer, ReceiveBuffer), "a chunk is placed from a buffer of this store"
-        placed = PlacedChunk(self, buffer, length)
+        placed = PlacedChunk(self, buffer, length, recipe)
         try:
             if length <= 0:
                 raise Invalid("an empty chunk")

@@ -14,7 +14,7 @@ from ostraka.chunks.placing import ChunkWriter, PlacedChunk, ReceiveBuffer
 from ostraka.chunks.reading import Reader
 from ostraka.chunks.rows import Health, chunk_key, decode_chunk, encode
 from ostraka.chunks.sweeping import Sweeper
-from ostraka.chunks.types import ChunkBuffer, Entry, Kind
+from ostraka.chunks.types import RECIPE, ChunkBuffer, Entry, Kind, Recipe
 from ostraka.errors import OstrakaError
 from ostraka.host import Buffer, Host
 from ostraka.limits import LIMITS, Limits
@@ -92,11 +92,11 @@ class ChunkStore:
     def scarce(self, size: int | None = None) -> bool:
         return self._writer.scarce(size)
 
-    async def place(self, buffer: ChunkBuffer, length: int) -> PlacedChunk:
-        return await self._writer.place(buffer, length)
+    async def place(self, buffer: ChunkBuffer, length: int, recipe: Recipe = RECIPE) -> PlacedChunk:
+        return await self._writer.place(buffer, length, recipe)
 
-    async def place_small(self, body: Buffer) -> PlacedSlot:
-        return await self._packer.place(body)
+    async def place_small(self, body: Buffer, recipe: Recipe = RECIPE) -> PlacedSlot:
+        return await self._packer.place(body, recipe)
 
     # -- reading
 

@@ -24,6 +24,23 @@ class Kind(IntEnum):
     MANIFEST = 3  # id: 16 bytes of another manifest (Complete and Copy count manifests, ENGINE 13)
 
 
+class Codec(IntEnum):
+    """How a frame or a slot is stored: these numbers are on disk."""
+
+    RAW = 0
+    ZSTD = 1
+
+
+class Recipe(msgspec.Struct, frozen=True, gc=False):
+    """How a body is to be kept. ``level``: of the codec, in its own scale. What does not shrink is stored raw."""
+
+    codec: Codec = Codec.ZSTD
+    level: int = 1
+
+
+RECIPE = Recipe()
+
+
 class Entry(msgspec.Struct, frozen=True, array_like=True):
     """A slice: ``length`` bytes at ``offset`` of what (kind, id, slot) names."""
 
@@ -86,11 +103,11 @@ class Chunks(Protocol):
         """Whether `buffer` would have to wait: then let go of what you hold first, by committing it."""
         ...
 
-    async def place(self, buffer: ChunkBuffer, length: int) -> Placed:
+    async def place(self, buffer: ChunkBuffer, length: int, recipe: Recipe = RECIPE) -> Placed:
         """Store the first ``length`` bytes as one chunk; takes over the buffer (Placed.release gives it back)."""
         ...
 
-    async def place_small(self, body: Buffer) -> Placed:
+    async def place_small(self, body: Buffer, recipe: Recipe = RECIPE) -> Placed:
         """Store a body of at most limits.pack_size_max bytes in a pack with others that arrive together."""
         ...
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from ostraka.errors import Absent, Exists, Invalid, TooLarge
 from ostraka.objects import rows
 from ostraka.objects.core import Core, contended
+from ostraka.objects.recipes import recipe_of
 from ostraka.objects.rows import BucketRecord
 from ostraka.objects.types import Bucket, Versioning
 from ostraka.state import Absent as NoRow
@@ -26,7 +27,7 @@ SCAN_ROWS = 1000
 class Open:
     """A bucket as one request uses it: the record, its row as read, and what writes need ready-made."""
 
-    __slots__ = ("ever_versioned", "gate", "id", "name", "raw", "record")
+    __slots__ = ("ever_versioned", "gate", "id", "name", "raw", "recipe", "record")
 
     def __init__(self, name: str, raw: bytes) -> None:
         self.name = name
@@ -35,6 +36,7 @@ class Open:
         self.id = record.id
         self.gate = Equals(rows.GATE + record.id, record.gate, "gate")
         self.ever_versioned = bool(record.versioning)
+        self.recipe = recipe_of(record.storage)
 
     def tail(self, key: str) -> bytes:
         return rows.tail(self.id, key.encode())
@@ -56,6 +58,7 @@ def bucket_view(name: str, record: BucketRecord) -> Bucket:
         versioning,
         record.tags,
         record.settings,
+        record.storage,
     )
 
 
@@ -129,11 +132,12 @@ class Buckets:
             bucket = self.open(name)
             old = bucket_view(name, bucket.record)
             new = change(old)
-            fixed = replace(new, versioning=old.versioning, tags=old.tags, settings=old.settings)
+            fixed = replace(new, versioning=old.versioning, tags=old.tags, settings=old.settings, storage=old.storage)
             if fixed != old:
-                raise Invalid("only versioning, tags and settings of a bucket can change", reason="bucket")
+                raise Invalid("only versioning, tags, settings and storage of a bucket can change", reason="bucket")
             if new.versioning not in ("", "Enabled", "Suspended") or (old.versioning and not new.versioning):
                 raise Invalid("versioning can be enabled and suspended, and never be undone", reason="versioning")
+            recipe_of(new.storage)
             if len(new.tags) > self._core.limits.tags_per_bucket_max:
                 raise TooLarge(f"more than {self._core.limits.tags_per_bucket_max} tags", reason="tags")
             try:
@@ -160,6 +164,7 @@ class Buckets:
             deleting,
             rows.plain(new.tags) if new else old.tags,
             dict(new.settings) if new else old.settings,
+            new.storage if new else old.storage,
         )
         row, value = _row(bucket.name), rows.encode(record)
         operations: list[Operation] = [Put(row, value)]

@@ -129,7 +129,7 @@ class Multipart:
     ) -> PartInfo:
         self._check_number(number)
         upload = self.find(bucket_name, key, upload_id)
-        intake = await receive(self._core, source, digest, inline_max=-1)
+        intake = await receive(self._core, source, digest, upload.bucket.recipe, inline_max=-1)
         return await self._commit_part(upload, upload_id, number, intake, digest)
 
     def _check_number(self, number: int) -> None:
@@ -224,7 +224,7 @@ class Multipart:
                 raise Invalid(f"bytes {offset}+{length} of a body of {record.size}", reason="range")
             stands = Present(source_row, "source")
             if record.inline is not None:
-                intake = await whole(core, record.inline[offset : offset + length], digest, -1)
+                intake = await whole(core, record.inline[offset : offset + length], digest, upload.bucket.recipe, -1)
             else:
                 await self._hash(record, offset, length, digest)
                 intake = SharedRange(core, stands)

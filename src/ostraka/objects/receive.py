@@ -8,7 +8,7 @@ most as many chunks lie in memory as are in flight, wait for one increment, and 
 import asyncio
 from collections import deque
 
-from ostraka.chunks.types import ChunkBuffer, Placed
+from ostraka.chunks.types import ChunkBuffer, Placed, Recipe
 from ostraka.errors import TooLarge, Truncated
 from ostraka.host import Buffer
 from ostraka.objects.core import Core
@@ -19,7 +19,7 @@ from ostraka.objects.types import Digest, Source
 HASH_ON_LOOP_MAX = 16 << 10  # hashing this much (20 us) is cheaper than the way to a worker thread (50 us) and back
 
 
-async def receive(core: Core, source: Source, digest: Digest, *, inline_max: int) -> Intake:
+async def receive(core: Core, source: Source, digest: Digest, recipe: Recipe, *, inline_max: int) -> Intake:
     """Store the whole body and feed all of it to the digest, which the caller finishes.
 
     ``inline_max``: -1 when the body must not ride inline. Raises Truncated, TooLarge, Full and what chunks raise;
@@ -30,8 +30,8 @@ async def receive(core: Core, source: Source, digest: Digest, *, inline_max: int
     body = source.read_now()
     if body is not None:
         if len(body) > limits.pack_size_max:
-            return await _Stream(core, _Here(body), digest, len(body)).run()
-        return await whole(core, body, digest, inline_max)
+            return await _Stream(core, _Here(body), digest, recipe, len(body)).run()
+        return await whole(core, body, digest, recipe, inline_max)
     length = source.length
     if length is not None:
         if length > limits.put_size_max:
@@ -39,15 +39,15 @@ async def receive(core: Core, source: Source, digest: Digest, *, inline_max: int
         if length <= limits.pack_size_max:
             small = bytearray(length)
             await _fill(source, small)
-            return await whole(core, small, digest, inline_max)
-    stream = _Stream(core, source, digest, length)
+            return await whole(core, small, digest, recipe, inline_max)
+    stream = _Stream(core, source, digest, recipe, length)
     intake = await stream.run()
     if stream.small is not None:  # of unknown length, and it ended early: hashed already
-        return await whole(core, stream.small, None, inline_max)
+        return await whole(core, stream.small, None, recipe, inline_max)
     return intake
 
 
-async def whole(core: Core, body: Buffer, digest: Digest | None, inline_max: int) -> Intake:
+async def whole(core: Core, body: Buffer, digest: Digest | None, recipe: Recipe, inline_max: int) -> Intake:
     """Store a body that is all here and small. ``digest`` None: it was hashed."""
     size = len(body)
     if size <= inline_max:
@@ -60,12 +60,12 @@ async def whole(core: Core, body: Buffer, digest: Digest | None, inline_max: int
     if digest is None or size <= HASH_ON_LOOP_MAX:
         if digest is not None:
             digest.update(body)
-        intake.placed.append(await core.chunks.place_small(body))
+        intake.placed.append(await core.chunks.place_small(body, recipe))
         return intake
     lane = Lane(digest, core.executor)
     lane.feed(body, 0, size)
     try:
-        intake.placed.append(await core.chunks.place_small(body))
+        intake.placed.append(await core.chunks.place_small(body, recipe))
         await lane.drained()
     except BaseException:
         intake.discard()
@@ -110,10 +110,11 @@ class _Here:
 class _Stream:
     """One large body. Tasks: up to chunks_in_flight_max placements and one increment, all ended by `run`."""
 
-    def __init__(self, core: Core, source: Source, digest: Digest, length: int | None) -> None:
+    def __init__(self, core: Core, source: Source, digest: Digest, recipe: Recipe, length: int | None) -> None:
         self.small: bytes | None = None
         self._core = core
         self._source = source
+        self._recipe = recipe
         self._length = length
         self._intake = Intake(core)
         self._lane = Lane(digest, core.executor)
@@ -192,7 +193,7 @@ class _Stream:
             await self._next_placed()
         buffer, self._filling = self._filling, None
         assert buffer is not None
-        self._placing.append(asyncio.get_running_loop().create_task(core.chunks.place(buffer, length)))
+        self._placing.append(asyncio.get_running_loop().create_task(core.chunks.place(buffer, length, self._recipe)))
         while self._placing and self._placing[0].done():
             await self._next_placed()
         count = len(intake.placed)

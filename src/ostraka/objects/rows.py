@@ -15,7 +15,7 @@ import msgspec
 
 from ostraka.chunks.types import Entry, Kind
 from ostraka.errors import Corrupt
-from ostraka.objects.types import Attributes, ObjectInfo
+from ostraka.objects.types import STORAGE, Attributes, ObjectInfo, Storage
 from ostraka.state.types import SEQUENCE_MAX
 
 BUCKET = b"B"  # + name -> BucketRecord
@@ -53,6 +53,7 @@ class BucketRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     deleting: bool = False
     tags: dict[str, str] = {}
     settings: dict[str, bytes] = {}
+    storage: Storage = STORAGE
 
 
 class LiveRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -89,6 +89,19 @@ class Account:
     root: bool = False
 
 
+class Storage(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """How what is written to a bucket from now on is kept; what is there already stays as it is.
+
+    ``compression``: "zstd" or "none", at ``level`` (0: that of the codec that was measured to be best).
+    """
+
+    compression: str = "zstd"
+    level: int = 0
+
+
+STORAGE = Storage()
+
+
 @dataclass(frozen=True, slots=True)
 class Bucket:
     """A bucket as it stands. ``settings``: sub-resources kept as the doors gave them (name to opaque bytes)."""
@@ -101,6 +114,7 @@ class Bucket:
     versioning: Versioning = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, bytes] = field(default_factory=dict)
+    storage: Storage = STORAGE
 
 
 class PartInfo(msgspec.Struct, frozen=True, gc=False):
@@ -283,7 +297,7 @@ class Objects(Protocol):
     def bucket(self, name: str) -> Bucket: ...
     def list_buckets(self, owner: str | None, prefix: str, after: str, limit: int) -> tuple[list[Bucket], bool]: ...
     async def update_bucket(self, name: str, change: Callable[[Bucket], Bucket]) -> Bucket:
-        """Compare-and-set: ``change`` may run more than once. Versioning, tags and settings may change."""
+        """Compare-and-set: ``change`` may run more than once. Versioning, tags, settings and storage may change."""
         ...
 
     # objects

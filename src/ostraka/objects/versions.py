@@ -139,7 +139,7 @@ class Versions:
             found = self._publisher.early(bucket, key, write)
             if found is not None:
                 return found
-        intake = await receive(core, source, digest, inline_max=core.limits.inline_size_max)
+        intake = await receive(core, source, digest, bucket.recipe, inline_max=core.limits.inline_size_max)
         if intake.placed or intake.draft is not None:
             write.body = intake
         elif intake.inline is None:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from blake3 import blake3
 
-from ostraka.chunks.types import ChunkBuffer, Entry, Kind, Placed
+from ostraka.chunks.types import RECIPE, ChunkBuffer, Entry, Kind, Placed, Recipe
 from ostraka.errors import Corrupt
 from ostraka.host import Buffer, Host
 from ostraka.limits import LIMITS, Limits
@@ -114,7 +114,7 @@ class MemoryChunks:
     def scarce(self, size: int | None = None) -> bool:
         return False
 
-    async def place(self, buffer: ChunkBuffer, length: int) -> Placed:
+    async def place(self, buffer: ChunkBuffer, length: int, recipe: Recipe = RECIPE) -> Placed:
         try:
             body = bytes(buffer.view[:length])
             await asyncio.sleep(0)
@@ -124,7 +124,7 @@ class MemoryChunks:
             buffer.release()
             raise
 
-    async def place_small(self, body: Buffer) -> Placed:
+    async def place_small(self, body: Buffer, recipe: Recipe = RECIPE) -> Placed:
         assert 0 < len(body) <= self._limits.pack_size_max
         await asyncio.sleep(0)
         entry = Entry(Kind.SLOT, self._host.random(16), 0, len(body), 7)
