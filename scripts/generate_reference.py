@@ -21,7 +21,6 @@ import click
 
 import ostraka
 from ostraka import config, errors, limits
-from ostraka.chunks.counters import METRICS as CHUNK_METRICS
 from ostraka.cli import COMMANDS, command, grammar, output
 from ostraka.library import aio, blocking
 from ostraka.library.uploads import AsyncUpload
@@ -31,6 +30,7 @@ from ostraka.s3 import errors as s3_errors
 from ostraka.s3.model import OPERATIONS
 from ostraka.s3.ops.registry import HANDLERS
 from ostraka.server.observe import METRICS as SERVER_METRICS
+from ostraka.store.store import METRICS as STORE_METRICS
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 NOTE = "<!-- Written by scripts/generate_reference.py; do not edit. -->"
@@ -212,7 +212,7 @@ def metrics() -> str:
         [
             "# Metrics",
             intro,
-            table(head, rows([*SERVER_METRICS, *CHUNK_METRICS])),
+            table(head, rows([*SERVER_METRICS, *STORE_METRICS])),
             "## The metadata database",
             "`store.metrics()` of a program gives these, in the same format: all namespaces of the replica together.",
             table(head, rows(METADATADB_METRICS)),

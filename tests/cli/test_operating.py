@@ -38,7 +38,9 @@ def test_status_says_how_the_store_is(nowhere: Program, disks: list[Path]) -> No
     program = of(nowhere, disks)
     told = json.loads(program.well("status", "--json").out)
     assert (told["k"], told["m"], told["version"], told["url"]) == (2, 1, __version__, None)
-    assert told["holds"] == {"buckets": 1, "objects": 5, "bytes": 5000, "counted": True}
+    nothing = {"count": 0, "bytes": 0, "stored_bytes": 0, "disk_bytes": 0, "slots": 0}
+    held = {"buckets": 1, "objects": 5, "bytes": 5000, "counted": True, "chunks": nothing, "packs": nothing}
+    assert told["holds"] == held
     assert (told["state"]["copies"], told["state"]["wanted"]) == (2, 2)
     assert 0 < told["room"]["free"] < told["room"]["total"]
     assert {job["name"] for job in told["jobs"]} == JOBS

@@ -8,14 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 from ostraka.chunks import ChunkStore, Kind
+from ostraka.chunks import rows as chunk_rows
 from ostraka.chunks.rows import CHUNK_COUNTERS, chunk_counter_key, slot_counter_key
 from ostraka.errors import Truncated
 from ostraka.host import Buffer, Host
 from ostraka.limits import KIB, LIMITS, MIB, Limits
+from ostraka.objects import rows as object_rows
 from ostraka.objects.check import check, chunk_references
 from ostraka.objects.store import ObjectStore
 from ostraka.objects.types import Attributes, CompletePart, Digested, ObjectInfo, PartInfo
-from ostraka.state import Mutation, State, counter
+from ostraka.state import Mutation, State, counter, rows_under, totals
 from ostraka.state.memory import MemoryState
 from ostraka.testing.memory_chunks import MemoryChunks, target
 from ostraka.testing.memory_pool import MemoryPool
@@ -46,6 +48,7 @@ REAL = replace(
     read_piece_max=2 * KIB,
     buffers_bytes_max=1 * MIB,
 )
+WEIGHED = {**chunk_rows.WEIGHED, **object_rows.WEIGHED}
 SIZES = (0, 1, 16, 17, 64, 65, 128, 129, 384, 385, 700, 1500)  # of SMALL: on both sides of every threshold
 
 
@@ -125,7 +128,7 @@ class Rig:
         self.limits = limits
         self.clock = clock or TurnedClock()
         self.host = Host(clock=self.clock)
-        self.state: Any = state if state is not None else MemoryState(limits)
+        self.state: Any = state if state is not None else MemoryState(limits, WEIGHED)
         self.chunks: Any = chunks if chunks is not None else MemoryChunks(self.state, self.host, limits)
         self.incarnation = next(self._incarnations).to_bytes(16, "big")
         self.dead: set[bytes] = set()
@@ -205,6 +208,7 @@ class Rig:
     def verify(self) -> None:
         """The tables agree, and chunks count exactly what is referenced."""
         assert check(self.state) == []
+        assert totals.recounted(self.state, self.state.weighed) == dict(rows_under(self.state, totals.TOTALS))
         if isinstance(self.chunks, MemoryChunks):
             assert self.chunks.counts() == Counter(map(target, chunk_references(self.state)))
         else:
@@ -264,7 +268,7 @@ def key_target(key: bytes) -> tuple[int, bytes]:
 async def real_rig(*buckets: str) -> tuple[Rig, ChunkStore]:
     """The same over real chunks, on a pool in memory."""
     clock = TurnedClock()
-    state = MemoryState(REAL)
+    state = MemoryState(REAL, WEIGHED)
     host = Host(clock=clock)
     chunks = ChunkStore(MemoryPool(REAL, host), state, b"k" * 32, host=host, limits=REAL)
     return await Rig(REAL, state, chunks, clock).start(*buckets), chunks

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from objects_rig import SIZES, SMALL, Body, FaultyState, Md5, Rig, assemble, md5
+from objects_rig import SIZES, SMALL, WEIGHED, Body, FaultyState, Md5, Rig, assemble, md5
 
 from ostraka.errors import Absent, Corrupt, OstrakaError, Overloaded, TooLarge, Truncated, Unavailable
 from ostraka.objects.check import check, repair
@@ -15,7 +15,7 @@ from ostraka.state.memory import MemoryState
 
 
 async def faulty_rig() -> tuple[Rig, FaultyState]:
-    state = FaultyState(MemoryState(SMALL))
+    state = FaultyState(MemoryState(SMALL, WEIGHED))
     rig = await Rig(SMALL, state).start("b")  # type: ignore[arg-type]
     return rig, state
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from objects_rig import SMALL, Body, FaultyState, Md5, Rig, assemble
+from objects_rig import SMALL, WEIGHED, Body, FaultyState, Md5, Rig, assemble
 
 from ostraka.errors import OstrakaError
 from ostraka.objects.types import Attributes, CompletePart, DeleteMarker, Replay, WriteConditions
@@ -135,7 +135,7 @@ class Scene:
 
     async def play(self) -> tuple[Rig, Rig, Interposed]:
         """Two processes on a copy of it, and the state of the first."""
-        made, inner = self._rig, MemoryState(SMALL)
+        made, inner = self._rig, MemoryState(SMALL, WEIGHED)
         inner._rows, inner._keys, inner._sequence = dict(made.state._rows), list(made.state._keys), made.state.sequence
         beside = await Rig(SMALL, inner).start()
         beside.chunks.bodies.update(made.chunks.bodies)
@@ -262,7 +262,7 @@ async def test_a_bucket_is_not_deleted_around_a_write() -> None:
     ):
         for at in (1, 2, 3):
             for inverted in (False, True):
-                inner = MemoryState(SMALL)
+                inner = MemoryState(SMALL, WEIGHED)
                 beside = await Rig(SMALL, inner).start("b")
                 await beside.set_versioning("b", "Enabled")
                 state = Interposed(inner)

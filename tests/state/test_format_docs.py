@@ -10,7 +10,7 @@ import pytest
 from xxhash import xxh3_64_digest
 
 from ostraka.host import Buffer
-from ostraka.state import log, meta, rows, snapshot
+from ostraka.state import log, meta, rows, snapshot, totals
 from ostraka.state.index_files import CleanStop
 
 DOCS = Path(__file__).parents[2] / "docs" / "format"
@@ -152,3 +152,8 @@ def test_every_flipped_bit_of_the_example_is_seen(page: str) -> None:
                     raise log.Corrupt("damaged")
             else:
                 snapshot.SnapshotReader(Bytes(bytes(flipped))).verify()
+
+
+def test_the_totals_page_shows_a_total_that_is_read_so() -> None:
+    assert block("totals.md", "hex key") == totals.TOTALS + b"c"
+    assert totals.amounts(block("totals.md", "hex value"), 4) == (2, 300_000, 120_000, 6 * (20_480 + 4_096))

@@ -17,7 +17,8 @@ from ostraka.chunks.rows import CHUNK_COUNTERS, CHUNKS, decode_chunk
 from ostraka.errors import Corrupt
 from ostraka.nodes.types import ShardWrite
 from ostraka.pools.types import Owner
-from ostraka.state import Delete, Mutation, Put, counter, counter_value, prefix_end
+from ostraka.state import Delete, Mutation, Put, counter, counter_value, prefix_end, totals
+from ostraka.store.holdings import holdings
 from ostraka.store.store import Store
 
 
@@ -294,5 +295,52 @@ def test_a_lost_disk_is_told_once_and_not_for_every_shard(tmp_path: Path, seed: 
             assert (await operate(store, "disk-ls"))["disks"][3]["status"] == "missing"
         async with opened(paths, SMALL) as store:
             assert (await fsck(store, repair=True))["clean"]
+
+    asyncio.run(run())
+
+
+def test_totals_that_are_wrong_are_found_and_mended_and_right_ones_follow_every_change(
+    tmp_path: Path, seed: int
+) -> None:
+    contents = Contents(seed)
+    paths = directories(tmp_path, 4)
+
+    async def run() -> None:
+        async with opened(paths) as store:
+            await contents.fill(store, 3)
+            held = holdings(store.state)
+            assert held is not None
+            assert held.objects == len(contents.keys)
+            assert held.bytes == sum(len(contents.body(key)) for key in contents.keys)
+            assert held.chunks.count == len(store.state.scan(CHUNKS, prefix_end(CHUNKS), 1000))
+            assert held.chunks.disk_bytes > held.chunks.stored_bytes > 0
+            assert held.packs.slots
+            key = totals.TOTALS + CHUNKS
+            value = store.state.get(key)
+            assert value is not None
+            await store.state.commit(Mutation((), [Put(key, value[:7] + b"\x7f" + value[8:])]))
+            assert kinds(await fsck(store)) == {"totals"}
+            assert (await fsck(store, repair=True))["clean"]
+            assert holdings(store.state) == held
+            assert not (await fsck(store))["findings"]
+
+    asyncio.run(run())
+
+
+def test_a_store_of_an_older_program_is_counted_when_it_is_opened(tmp_path: Path, seed: int) -> None:
+    contents = Contents(seed)
+    paths = directories(tmp_path, 4)
+
+    async def run() -> None:
+        async with opened(paths) as store:
+            await contents.fill(store, 3)
+            held = holdings(store.state)
+            store.state.weighed = {}
+            for key, _ in store.state.scan(totals.TOTALS, prefix_end(totals.TOTALS), 100):
+                await store.state.commit(Mutation((), [Delete(key)]))
+            assert holdings(store.state) is None
+        async with opened(paths) as store:
+            assert holdings(store.state) == held
+            assert not (await fsck(store))["findings"]
 
     asyncio.run(run())

@@ -22,6 +22,7 @@ import msgspec
 from ostraka.chunks.types import Entry, Kind
 from ostraka.errors import Corrupt, Refused
 from ostraka.pools.types import Owner, Stripe
+from ostraka.state.totals import Weighed
 from ostraka.state.types import State, counter, value_sequence
 
 CHUNKS = b"c"
@@ -179,6 +180,28 @@ def slot_at(row: PackRow, number: int) -> Slot:
 
 def slots_of(row: PackRow) -> list[Slot]:
     return [Slot._make(fields) for fields in SLOT.iter_unpack(row.slots)]
+
+
+# -- totals
+
+CHUNK_TOTAL = CHUNKS  # chunks, plaintext bytes, stored bytes, bytes on disks
+PACK_TOTAL = PACKS  # packs, live slots, their plaintext bytes, stored bytes, bytes on disks
+
+
+def _weigh_chunk(key: bytes, value: bytes) -> tuple[bytes, tuple[int, ...]]:
+    row = decode_chunk(value)
+    stripe = row.stripe
+    return CHUNK_TOTAL, (1, row.length, stripe.length, (stripe.k + stripe.m) * stripe.shard_size)
+
+
+def _weigh_pack(key: bytes, value: bytes) -> tuple[bytes, tuple[int, ...]]:
+    row = decode_pack(value)
+    stripe = row.stripe
+    live = [length for _, _, length, flags, _ in SLOT.iter_unpack(row.slots) if not flags & SLOT_DEAD]
+    return PACK_TOTAL, (1, len(live), sum(live), stripe.length, (stripe.k + stripe.m) * stripe.shard_size)
+
+
+WEIGHED: Weighed = {CHUNKS[0]: _weigh_chunk, PACKS[0]: _weigh_pack}
 
 
 # -- for fsck and jobs

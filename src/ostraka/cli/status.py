@@ -57,8 +57,7 @@ def _show(told: dict[str, Any]) -> None:
         "store": f"{told['store_id']}, {served}; Ostraka {told['version']}",
         "geometry": f"{told['k']}+{told['m']}, epoch {told['epoch']}: {_safety(told['m'], lost)}",
         "room": f"{human_size(room['free'])} left of {human_size(room['total'])}",
-        "holds": f"{'' if holds['counted'] else 'more than '}{holds['objects']} objects, {human_size(holds['bytes'])}, "
-        f"in {holds['buckets']} buckets",
+        "holds": _holds(holds),
         "state": f"{state['copies']} of {state['wanted']} copies, on disks {', '.join(map(str, state['disks']))}; "
         f"commit {state['commit']}, log {log}, snapshot {snapshot}",
     }
@@ -73,6 +72,18 @@ def _show(told: dict[str, Any]) -> None:
         click.echo(f"\nwarning: {printable(warning)}")
     for problem in told["problems"]:
         click.echo(f"\nwrong: {printable(problem['what'])}\n       {printable(problem['way_out'])}")
+
+
+def _holds(holds: dict[str, Any]) -> str:
+    buckets = f"in {holds['buckets']} buckets"
+    if not holds["counted"]:
+        return f"objects {buckets}, not counted yet: serve the store once"
+    stored = [holds[kind]["stored_bytes"] for kind in ("chunks", "packs")]
+    disks = sum(holds[kind]["disk_bytes"] for kind in ("chunks", "packs"))
+    return (
+        f"{holds['objects']} objects, {human_size(holds['bytes'])}, {buckets}; {human_size(sum(stored))} stored in "
+        f"{holds['chunks']['count']} chunks and {holds['packs']['count']} packs, {human_size(disks)} on disks"
+    )
 
 
 def _size(size: int | None) -> str | None:

@@ -16,6 +16,7 @@ import msgspec
 from ostraka.chunks.types import Entry, Kind
 from ostraka.errors import Corrupt
 from ostraka.objects.types import STORAGE, Attributes, ObjectInfo, Storage
+from ostraka.state.totals import Weighed
 from ostraka.state.types import SEQUENCE_MAX
 
 BUCKET = b"B"  # + name -> BucketRecord
@@ -297,6 +298,18 @@ def live_record(record: VersionRecord) -> bytes:
             record.inline is None,
         )
     )
+
+
+def live_total(bucket_id: bytes) -> bytes:
+    """The name of the total of a bucket's live objects: how many, and their bytes."""
+    return LIVE + bucket_id
+
+
+def _weigh_live(key: bytes, value: bytes) -> tuple[bytes, tuple[int, ...]]:
+    return key[: 1 + BUCKET_ID_SIZE], (1, live_of(value).size)
+
+
+WEIGHED: Weighed = {LIVE[0]: _weigh_live}
 
 
 def plain(mapping: Mapping[str, str]) -> dict[str, str]:

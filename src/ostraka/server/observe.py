@@ -5,6 +5,7 @@
 tell no names.
 """
 
+import contextlib
 import logging
 from collections.abc import Awaitable
 from typing import Any
@@ -16,6 +17,7 @@ from ostraka.log import AccessLog
 from ostraka.metrics import LATENCY_BUCKETS, Metric
 from ostraka.s3.app import AccessRecord
 from ostraka.s3.model import OPERATIONS
+from ostraka.store import holdings
 from ostraka.store.store import Store
 
 log = logging.getLogger("ostraka.server")
@@ -66,6 +68,8 @@ class Observer:
             return self._ready()
         if request.raw_path == b"/-/metrics":
             content_type = "text/plain; version=0.0.4; charset=utf-8"
+            with contextlib.suppress(OstrakaError):  # the counters are told all the same
+                holdings.show(self._store.state, self._board)
             return Response(200, [("content-type", content_type)], self._board.render())
         return _text(404, b"no such page\n")
 

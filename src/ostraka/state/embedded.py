@@ -30,6 +30,7 @@ from ostraka.state.ordered import Map, OpenMap, Transaction
 from ostraka.state.recover import Recovery, build_index, index_size_max
 from ostraka.state.report import IndexReport
 from ostraka.state.rows import TRAILER_SIZE, unseal
+from ostraka.state.totals import Weighed
 from ostraka.state.truth import Copy, survey
 from ostraka.state.types import Committed, Mutation, Outcome, prefix_end
 from ostraka.state.verify import check_index
@@ -91,6 +92,7 @@ class EmbeddedState:
         self._use = self._make_use(generation, index)
         self._committer = Committer(self._apply, limits, host.clock)
         self._lately, self._lately_until = 0, 0.0
+        self.weighed: Weighed = {}  # tables whose totals are kept: given before the first commit to any of them
         self.admit: Callable[[], Awaitable[None] | None] | None = None  # asked before each commit; raises to refuse
         self.on_index_lost: Callable[[str], None] | None = None  # told why this process cannot use the index any more
 
@@ -322,7 +324,7 @@ class EmbeddedState:
     def _apply(self, gather: Gather) -> list[Outcome]:
         for _ in range(3):
             with contextlib.suppress(Moved):
-                return self._current().engine.apply(gather)
+                return self._current().engine.apply(gather, self.weighed)
         raise Unavailable("the index of the state is replaced again and again", reason="state_index")
 
     def _change_meta(self, change: Callable[[Meta], Meta]) -> None:

@@ -31,6 +31,7 @@ from ostraka.state.log import Record, encode_ids
 from ostraka.state.meta import Meta, Position, load_meta, store_meta
 from ostraka.state.ordered import KEY_SIZE_MAX, PAGE_SIZE, Map, Transaction
 from ostraka.state.rows import DIGEST_MASK, encode_rows, row_hash, seal, unseal
+from ostraka.state.totals import Weighed, account
 from ostraka.state.types import Outcome
 
 Change = tuple[bytes, bytes | None, bytes | None]  # key, value, sealed value; None: removed
@@ -85,7 +86,7 @@ class Engine:
         self._repair = repair
         self._copies = Copies(host, store, seconds_max)
 
-    def apply(self, gather: Gather) -> list[Outcome]:
+    def apply(self, gather: Gather, weighed: Weighed) -> list[Outcome]:
         """Apply a batch; returns when what was applied is durable on all copies and visible.
 
         What is in it is asked for when nobody else commits any more: all that came meanwhile shares its sync.
@@ -94,8 +95,10 @@ class Engine:
         batch will be applied: the next writer or start decides it, by what the logs hold.
         """
         with self.writing() as (txn, meta):
-            batch = resolve(gather(), self._reader(txn, meta), meta.sequence)
+            read = self._reader(txn, meta)
+            batch = resolve(gather(), read, meta.sequence)
             if batch.applied:
+                account(batch, read, weighed)
                 self._commit(txn, meta, batch)
             return batch.outcomes
 

@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from ostraka.errors import OstrakaError, TooLarge, Unavailable
 from ostraka.limits import LIMITS, Limits
 from ostraka.state.batch import measure, resolve
+from ostraka.state.totals import Weighed, account
 from ostraka.state.types import Committed, Mutation, Outcome, prefix_end
 
 
 class MemoryState:
     """Keeps the contract of `State`; commits are applied at once, in the order of their calls."""
 
-    def __init__(self, limits: Limits = LIMITS) -> None:
+    def __init__(self, limits: Limits = LIMITS, weighed: Weighed | None = None) -> None:
         self._limits = limits
         self._rows: dict[bytes, bytes] = {}
         self._keys: list[bytes] = []  # sorted
         self._sequence = 0
         self._open = True
+        self.weighed = weighed or {}
 
     def get(self, key: bytes) -> bytes | None:
         self._check_open()
@@ -56,6 +58,7 @@ class MemoryState:
         await asyncio.sleep(0)  # as with a real engine, others may run before it is done
         self._check_open()
         batch = resolve(mutations, self._rows.get, self._sequence)
+        account(batch, self._rows.get, self.weighed)
         for key, value in batch.rows.items():
             if value is not None:
                 if key not in self._rows:

@@ -32,6 +32,7 @@ from ostraka.nodes.superblock import Epoch, Member, Superblock
 from ostraka.objects import check as objects_check
 from ostraka.objects import rows as object_rows
 from ostraka.pools.types import ShardHealth
+from ostraka.state import totals
 from ostraka.store.disks import Progress
 from ostraka.store.references import check_counters
 from ostraka.store.store import Store
@@ -40,6 +41,8 @@ log = logging.getLogger("ostraka.store")
 
 PAGE = 500
 STRIPES_AT_ONCE = 4
+TOTALS_TRIES = 3  # each reads all rows of the tables that are counted
+NAMED_MAX = 5
 MOVES_MAX = 10  # how often a stripe may move while it is verified
 
 _OBJECT_DECODERS = {
@@ -101,6 +104,7 @@ class Fsck:
             try:
                 await self._rows()
                 await self._references()
+                await self._totals()
                 await self._stripes()
                 await self._orphans()
             except Corrupt as error:  # a row that no copy gives back: what depends on it cannot be told
@@ -263,6 +267,25 @@ class Fsck:
                 self.orphans += 1
                 self.orphan_bytes += wrong.orphan_bytes
 
+    async def _totals(self) -> None:
+        """What is held, against what the tables come to: it can be told only while nobody commits."""
+        state = self._store.state
+        for _ in range(TOTALS_TRIES):
+            before = state.sequence
+            mend = await in_thread(totals.wrong, state, state.weighed)
+            if mend is None or state.sequence == before:
+                break
+        else:
+            return
+        if mend is not None:
+            repaired = False
+            if self._repair:
+                with contextlib.suppress(OstrakaError):
+                    await state.commit(mend)
+                    repaired = True
+            names = ", ".join(op.key.hex() for op in mend.operations[:NAMED_MAX])
+            self._found("totals", f"{len(mend.operations)} totals are not what the tables come to: {names}", repaired)
+
     # -- shards that rows name
 
     async def _stripes(self) -> None:
@@ -360,6 +383,9 @@ def _wrong_row(key: bytes, value: bytes) -> str:
         elif table in _OBJECT_NUMBERS:
             if len(value) != 8:
                 return f"a number of {len(value)} bytes"
+        elif table == totals.TOTALS:
+            if key != totals.READY and (not value or len(value) % 8):
+                return f"a total of {len(value)} bytes"
         elif table not in _OPAQUE:
             return f"the table {table!r} is unknown"
     except (Corrupt, Refused) as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from ostraka.chunks import rows as chunk_rows
 from ostraka.chunks.counters import METRICS as CHUNK_METRICS
 from ostraka.chunks.store import ChunkStore
 from ostraka.errors import NO_ROOM, Full, OstrakaError, Unavailable
@@ -29,9 +30,11 @@ from ostraka.nodes.local import LocalDisk
 from ostraka.nodes.membership import Membership
 from ostraka.nodes.opening import Opening
 from ostraka.nodes.types import Disk
+from ostraka.objects import rows as object_rows
 from ostraka.objects.store import ObjectStore
 from ostraka.pools.pool import ErasurePool
 from ostraka.shared import Pins, Shared
+from ostraka.state import totals
 from ostraka.state.embedded import EmbeddedState
 from ostraka.state.engine import OnCopyFailed
 from ostraka.state.opening import open_owner as open_state_owner
@@ -40,10 +43,13 @@ from ostraka.state.ordered import LmdbMap, OpenMap
 from ostraka.state.truth import Copy
 from ostraka.store.accounts import StateAccounts, stored_root
 from ostraka.store.guard import Admission
+from ostraka.store.holdings import METRICS as HOLDING_METRICS
 from ostraka.store.recovery import INDEX, STATE, Held, Recovered, hold, survey_and_judge, take_in
 
 log = logging.getLogger("ostraka.store")
 
+WEIGHED = {**chunk_rows.WEIGHED, **object_rows.WEIGHED}
+METRICS = (*CHUNK_METRICS, *HOLDING_METRICS)
 THREADS_MIN = 8
 TEND_SECONDS = 60.0
 ROOM_SECONDS = 0.05  # how long there is taken to be room, once it was looked at: every write asks twice
@@ -76,6 +82,7 @@ class Store:
         self.membership = membership
         self.state = state
         state.admit = Admission(state, membership, incarnation).admit
+        state.weighed = WEIGHED
         self.disks = disks
         self.shared = shared
         self.incarnation = incarnation
@@ -161,7 +168,7 @@ class Store:
 
 def new_shared(rows: int, metrics: Sequence[Metric] = ()) -> Shared:
     """The memory that the processes of a store will share; made before they are forked."""
-    return Shared(rows, Board([*CHUNK_METRICS, *metrics], rows))
+    return Shared(rows, Board([*METRICS, *metrics], rows))
 
 
 def open_owner(
@@ -201,11 +208,25 @@ def open_owner(
             warnings=opening.warnings,
         )
         store = _assemble(recovered, members, state, shared, row, host, limits, owner=True)
+        _begin_totals(store)
     except BaseException:
         held.close()
         raise
     store.held = held
     return store
+
+
+def _begin_totals(store: Store) -> None:
+    """Count what is there, once, in a store of an older program; a new one has nothing to count."""
+    if store.membership.read_only:
+        return
+    state = store.state
+    try:
+        mutation = totals.begin(state, WEIGHED)
+        if mutation is not None:
+            state.apply([mutation])
+    except OstrakaError as e:
+        log.warning("what the store holds is not counted yet: %s", e.message)
 
 
 def _rotated(keys: Keys, state: EmbeddedState, members: Membership, host: Host) -> Keys:

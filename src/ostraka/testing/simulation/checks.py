@@ -25,8 +25,8 @@ from ostraka.errors import OstrakaError
 from ostraka.jobs.stripes import pages, read_named
 from ostraka.objects import check as tables
 from ostraka.objects import rows as object_rows
-from ostraka.state import State, counter, rows_under
-from ostraka.store.store import Store
+from ostraka.state import State, counter, rows_under, totals
+from ostraka.store.store import WEIGHED, Store
 from ostraka.testing.simulation.clients import KEYS, World, list_keys, list_versions, read_key, read_version
 
 _TABLES_OF_BODIES = (
@@ -72,6 +72,9 @@ def verify_references(store: Store) -> Iterator[str]:
     referenced: Counter[tuple[int, bytes, int]] = Counter()
     for entry in tables.chunk_references(state):
         referenced[entry.kind, entry.id, entry.slot] += 1
+    mistaken = totals.wrong(state, WEIGHED)
+    if mistaken is not None:
+        yield f"totals are not what the tables come to: {[op.key for op in mistaken.operations]}"
     queued = {key[1:] for key, _ in rows_under(state, ZERO)}
     yield from _chunks(state, referenced, queued)
     yield from _packs(state, referenced, queued)
