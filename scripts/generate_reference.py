@@ -23,6 +23,7 @@ import ostraka
 from ostraka import config, errors, limits
 from ostraka.cli import COMMANDS, command, grammar, output
 from ostraka.library import aio, blocking
+from ostraka.library.chunks import AsyncChunks
 from ostraka.library.uploads import AsyncUpload
 from ostraka.metadatadb.metrics import METRICS as METADATADB_METRICS
 from ostraka.metrics import Metric
@@ -244,9 +245,9 @@ def _names(names: list[str]) -> str:
 def library() -> str:
     parts = [
         "# Library",
-        "`ostraka.open(*directories, ec=None)` opens the store in these directories, or makes one, for an ordinary\n"
-        "program; `ostraka.open_async` is the same for asyncio, with every method a coroutine or an asynchronous\n"
-        "iterator. Both are context managers. Here are the names as an ordinary program calls them.",
+        "`ostraka.open(*directories, ec=None, memory=False)` opens the store in these directories, or makes one, for\n"
+        "an ordinary program; `ostraka.open_async` is the same for asyncio, with every method a coroutine or an\n"
+        "asynchronous iterator. Both are context managers. Here are the names as an ordinary program calls them.",
         f"`ostraka` exports {', '.join(f'`{name}`' for name in ostraka.__all__)}. Errors are in [errors](errors.md).",
         _example(ostraka.library.__doc__ or ""),
     ]
@@ -255,6 +256,7 @@ def library() -> str:
         (blocking.Bucket, aio.AsyncBucket),
         (blocking.Reader, aio.AsyncReader),
         (blocking.Upload, AsyncUpload),
+        (blocking.Chunks, AsyncChunks),
     ):
         parts += [f"## {waiting.__name__}", f"For asyncio: `{described.__name__}`. {_prose(described.__doc__)}"]
         for method in ast.parse(inspect.getsource(waiting)).body[0].body:  # type: ignore[attr-defined]

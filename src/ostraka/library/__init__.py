@@ -5,6 +5,7 @@ the core that the server stands on: the same files, the same commits, the same p
 returns, what it wrote is on stable storage on every disk in service; whoever is killed after that loses nothing of it.
 
     aio.py       AsyncStore, AsyncBucket, AsyncReader: all that there is to do
+    chunks.py    AsyncChunks: the chunk store beneath the buckets
     blocking.py  Store, Bucket, Reader: the same names, waiting; an event loop in a thread runs the ones above
     uploads.py   AsyncUpload: a large object in parts
     asked.py     what callers ask for, looked at before anything is done
@@ -53,17 +54,24 @@ from ostraka import machine
 machine.check()  # before anything is imported that is only there on Linux
 
 from ostraka.library.aio import AsyncBucket, AsyncReader, AsyncStore, open_async  # noqa: E402
-from ostraka.library.blocking import Bucket, Reader, Store, Upload, open_store  # noqa: E402
+from ostraka.library.blocking import Bucket, Chunks, Reader, Store, Upload, open_store  # noqa: E402
+from ostraka.library.chunks import AsyncChunks, ChunkInfo, ShardPlace, Slice, StripeInfo  # noqa: E402
 from ostraka.library.uploads import AsyncUpload  # noqa: E402
 
 __all__ = [
     "AsyncBucket",
+    "AsyncChunks",
     "AsyncReader",
     "AsyncStore",
     "AsyncUpload",
     "Bucket",
+    "ChunkInfo",
+    "Chunks",
     "Reader",
+    "ShardPlace",
+    "Slice",
     "Store",
+    "StripeInfo",
     "Upload",
     "open_async",
     "open_store",

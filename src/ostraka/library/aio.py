@@ -11,7 +11,9 @@ import dataclasses
 import io
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +21,7 @@ from ostraka.errors import Absent, Exists, Invalid, OstrakaError
 from ostraka.jobs.scheduler import Scheduler
 from ostraka.library import asked, uploads
 from ostraka.library.bodies import Body, source_of
+from ostraka.library.chunks import AsyncChunks
 from ostraka.library.uploads import AsyncUpload
 from ostraka.objects.types import Bucket as BucketInfo
 from ostraka.objects.types import (
@@ -39,6 +42,7 @@ from ostraka.store.store import TEND_SECONDS, Store, open_here
 log = logging.getLogger("ostraka.library")
 
 PAGE = 1000
+MEMORY = "/dev/shm"  # a file system in memory, where there is one
 
 _NOTHING = Expected()
 
@@ -295,6 +299,11 @@ class AsyncStore:
         """(k, m): m disks may be lost at once."""
         return self._store.membership.k, self._store.membership.m
 
+    @property
+    def chunks(self) -> AsyncChunks:
+        """The chunks beneath the buckets."""
+        return AsyncChunks(self._store)
+
     async def create_bucket(self, name: str, *, exist_ok: bool = False, region: str = "us-east-1") -> AsyncBucket:
         """Make a bucket. Raises Invalid for a name that S3 does not allow, Exists unless ``exist_ok``."""
         asked.bucket_name(name)
@@ -329,7 +338,7 @@ class AsyncStore:
 
 @contextlib.asynccontextmanager
 async def open_async(
-    *directories: str | os.PathLike[str], ec: str | None = None, existing: bool = False
+    *directories: str | os.PathLike[str], ec: str | None = None, existing: bool = False, memory: bool = False
 ) -> AsyncIterator[AsyncStore]:
     """Open the store in these directories, or make one: one directory or several disks, as ``ostraka serve`` takes.
 
@@ -345,11 +354,30 @@ async def open_async(
     [b'clay']
 
     ``ec``: "K+M", as --ec; chosen by the number of directories when a store is made, known when it exists.
-    ``existing``: never make one; Refused if there is none. Its background work (collection, compaction, scrub,
+    ``existing``: never make one; Refused if there is none. ``memory``: a new store that lives in memory, index and
+    data, and is gone when it is closed; no directory is named then. Its background work (collection, compaction, scrub,
     healing) runs on this event loop, in small pieces, while it is open. Raises InUse (`ostraka.StoreInUse`, which
     names the other process), Refused, Invalid, Corrupt, Unavailable.
     """
-    paths, geometry = asked.directories(directories), asked.geometry(ec)
+    geometry = asked.geometry(ec)
+    with _in_memory(directories, geometry, existing) if memory else contextlib.nullcontext(directories) as named:
+        async with _opened(asked.directories(named), geometry, existing) as store:
+            yield store
+
+
+@contextlib.contextmanager
+def _in_memory(
+    directories: Sequence[object], geometry: tuple[int, int] | None, existing: bool
+) -> Iterator[Sequence[str]]:
+    """As many directories as the geometry asks for, in memory, for as long as the store is open."""
+    if directories or existing:
+        raise Invalid("a store in memory is new and has no directories: name none", reason="directories")
+    with tempfile.TemporaryDirectory(prefix="ostraka-", dir=MEMORY if os.path.isdir(MEMORY) else None) as place:
+        yield [os.path.join(place, f"disk{number}") for number in range(sum(geometry or (1, 0)))]
+
+
+@contextlib.asynccontextmanager
+async def _opened(paths: Sequence[Path], geometry: tuple[int, int] | None, existing: bool) -> AsyncIterator[AsyncStore]:
     async with open_here(paths, ec=geometry, existing=existing) as store:
         scheduler = store.jobs = Scheduler(store)
         await scheduler.start()

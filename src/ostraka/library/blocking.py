@@ -12,11 +12,13 @@ from typing import Any, Self
 
 from ostraka.library.aio import PAGE, AsyncBucket, AsyncReader, AsyncStore, open_async
 from ostraka.library.bodies import Body
+from ostraka.library.chunks import AsyncChunks, ChunkInfo, Slice, StripeInfo
 from ostraka.library.uploads import AsyncUpload
 from ostraka.loop_thread import LoopThread
 from ostraka.objects.types import Bucket as BucketInfo
 from ostraka.objects.types import Deleted, Listed, ListPage, ObjectInfo, PartInfo
 from ostraka.objects.types import Upload as UploadInfo
+from ostraka.store.holdings import ChunkTotals
 
 
 class Reader:
@@ -205,6 +207,59 @@ class Bucket:
         return self._loop.run(self._bucket.info())
 
 
+class Chunks:
+    """The chunks beneath the buckets. Made by `Store.chunks`."""
+
+    def __init__(self, loop: LoopThread, chunks: AsyncChunks) -> None:
+        self._loop = loop
+        self._chunks = chunks
+
+    def write(self, data: bytes | bytearray | memoryview, *, id: str = "") -> ChunkInfo:
+        """As `AsyncChunks.write`."""
+        return self._loop.run(self._chunks.write(data, id=id))
+
+    def delete(self, id: str) -> None:
+        """As `AsyncChunks.delete`."""
+        self._loop.run(self._chunks.delete(id))
+
+    def get(self, id: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        """As `AsyncChunks.get`."""
+        return self._loop.run(self._chunks.get(id, offset=offset, length=length))
+
+    def pieces(self, id: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """As `AsyncChunks.pieces`."""
+        pieces = self._chunks.pieces(id, offset=offset, length=length)
+        try:
+            while (piece := self._loop.run(_next(pieces))) is not None:
+                yield piece
+        finally:
+            self._loop.finish(pieces.aclose())
+
+    def info(self, id: str) -> ChunkInfo:
+        """As `AsyncChunks.info`."""
+        return self._loop.run(self._chunks.info(id))
+
+    def exists(self, id: str) -> bool:
+        """As `AsyncChunks.exists`."""
+        return self._loop.run(self._chunks.exists(id))
+
+    def stripe(self, id: str) -> StripeInfo:
+        """As `AsyncChunks.stripe`."""
+        return self._loop.run(self._chunks.stripe(id))
+
+    def list(self, *, start_after: str = "") -> Iterator[ChunkInfo]:
+        """As `AsyncChunks.list`."""
+        return self._loop.iterate(self._chunks.list(start_after=start_after), at_once=PAGE)
+
+    def statistics(self) -> ChunkTotals:
+        """As `AsyncChunks.statistics`."""
+        return self._loop.run(self._chunks.statistics())
+
+    def slices(self, bucket: str, key: str, *, version_id: str | None = None) -> Iterator[Slice]:
+        """As `AsyncChunks.slices`."""
+        return self._loop.iterate(self._chunks.slices(bucket, key, version_id=version_id), at_once=PAGE)
+
+
 class Store:
     """A store that this process owns. Made by `ostraka.open`."""
 
@@ -216,6 +271,11 @@ class Store:
     def ec(self) -> tuple[int, int]:
         """(k, m): m disks may be lost at once."""
         return self._store.ec
+
+    @property
+    def chunks(self) -> Chunks:
+        """As `AsyncStore.chunks`."""
+        return Chunks(self._loop, self._store.chunks)
 
     def create_bucket(self, name: str, *, exist_ok: bool = False, region: str = "us-east-1") -> Bucket:
         """As `AsyncStore.create_bucket`."""
@@ -236,7 +296,9 @@ class Store:
 
 
 @contextlib.contextmanager
-def open_store(*directories: str | os.PathLike[str], ec: str | None = None, existing: bool = False) -> Iterator[Store]:
+def open_store(
+    *directories: str | os.PathLike[str], ec: str | None = None, existing: bool = False, memory: bool = False
+) -> Iterator[Store]:
     """Open the store in these directories, or make one, for a program without asyncio.
 
     >>> import ostraka, tempfile
@@ -250,7 +312,7 @@ def open_store(*directories: str | os.PathLike[str], ec: str | None = None, exis
     """
     loop = LoopThread("the store")
     try:
-        opened = open_async(*directories, ec=ec, existing=existing)
+        opened = open_async(*directories, ec=ec, existing=existing, memory=memory)
         store = loop.run(opened.__aenter__())
         try:
             yield Store(loop, store)

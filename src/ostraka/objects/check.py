@@ -1,14 +1,15 @@
 """Checking the objects' tables against each other: for fsck, and for tests after every step.
 
-Every reference is held by exactly one row, which is what makes counting possible: `walk` yields them all, so that
-chunks' counters can be compared by who knows them. `check` compares the manifests' counters and pages, what is newest
-and what is null, uploads and parts. It reads in pages and never all at one moment: on a store that serves, a finding
-may be a change in flight, so that whoever asks looks twice. A repair carries what the finding was judged on as a
-precondition.
+Every reference is held by exactly one row (a row of holds may hold several), which is what makes counting possible:
+`walk` yields them all, so that chunks' counters can be compared by who knows them. `check` compares the manifests'
+counters and pages, what is newest and what is null, uploads and parts. It reads in pages and never all at one moment:
+on a store that serves, a finding may be a change in flight, so that whoever asks looks twice. A repair carries what the
+finding was judged on as a precondition.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 
 import msgspec
 
@@ -52,7 +53,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def walk(state: State) -> Iterator[Reference]:
-    """Every reference that a row holds: versions, parts, pages, dead rows, pending manifests. Raises Corrupt."""
+    """Every reference that a row holds: versions, parts, pages, dead rows, holds, pending manifests. Raises Corrupt."""
     for row, value in rows_under(state, rows.VERSION):
         for entry in rows.version_of(value).entries:
             yield Reference(row, entry)
@@ -65,6 +66,9 @@ def walk(state: State) -> Iterator[Reference]:
     for row, value in rows_under(state, rows.DEAD):
         for entry in rows.dead_of(value).entries:
             yield Reference(row, entry)
+    for row, value in rows_under(state, rows.HELD):
+        held = Reference(row, Entry(Kind.CHUNK, row[1:], 0, 0))
+        yield from repeat(held, counter(value))
     for row, _ in rows_under(state, rows.PENDING):
         yield Reference(row, Entry(Kind.MANIFEST, row[-rows.ID_SIZE :], 0, 0))
 

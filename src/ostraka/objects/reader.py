@@ -67,6 +67,11 @@ class Reader:
             yield piece
             del piece  # not held while the next one is waited for
 
+    def slices(self) -> Iterator[Entry]:
+        """What the body is made of: CHUNK and SLOT slices in order; none when it rides in its row. Raises Corrupt."""
+        record = self._record
+        return iter(()) if record.inline is not None else leaves(self._core.state, record.entries, 0, record.size)
+
     def _check(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self._record.size:
             raise Invalid(f"bytes {offset}+{length} of a body of {self._record.size}", reason="range")

@@ -33,6 +33,7 @@ PENDING = b"I"  # + incarnation (16) + manifest id (16): a manifest that no comm
 DEAD = b"D"  # + inverted sequence -> DeadRecord
 REPLAY = b"R"  # + epoch (4) + hash (20) -> ReplayRecord, then the sequence of the version
 COMPLETED = b"O"  # + manifest id (16) + number (4) -> CompletedPart
+HELD = b"H"  # + chunk id (32) -> how often a program holds the chunk by its id
 INCARNATION = b"X"  # + incarnation (16): a process that may commit
 
 ID_SIZE = 16

@@ -19,6 +19,7 @@ from ostraka.objects.buckets import Buckets, bucket_view
 from ostraka.objects.collector import Collector
 from ostraka.objects.completing import Completer
 from ostraka.objects.core import Core
+from ostraka.objects.held import Held
 from ostraka.objects.identity import Identity
 from ostraka.objects.multipart import Multipart
 from ostraka.objects.pins import LocalPins, Pins
@@ -79,6 +80,7 @@ class ObjectStore:
             executor=executor,
         )
         self._buckets = Buckets(self.core)
+        self.held = Held(self.core)
         publisher = Publisher(self.core, self._buckets)
         self._versions = Versions(self.core, self._buckets, publisher)
         self._multipart = Multipart(self.core, self._buckets, self._versions)

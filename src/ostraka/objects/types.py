@@ -7,13 +7,14 @@ What is made thousands of times a second (rows of a listing, one ObjectInfo a re
 cheaper to make than a frozen dataclass: ``msgspec.structs.replace`` takes the place of ``dataclasses.replace``.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, Protocol
 
 import msgspec
 
+from ostraka.chunks.types import Entry
 from ostraka.errors import Absent, Invalid
 from ostraka.host import Buffer
 
@@ -168,6 +169,10 @@ class ObjectReader(Protocol):
 
     def read_now(self, offset: int, length: int) -> Buffer | None:
         """All of it at once if that needs no waiting; else None."""
+        ...
+
+    def slices(self) -> Iterator[Entry]:
+        """The CHUNK and SLOT slices that the body is made of, in order; none when it rides in its row."""
         ...
 
     async def part(self, number: int) -> tuple[int, int]:

@@ -56,7 +56,7 @@ _OBJECT_DECODERS = {
     object_rows.REPLAY: object_rows.replay_of,
     object_rows.COMPLETED: object_rows.completed_of,
 }
-_OBJECT_NUMBERS = (object_rows.NULL, object_rows.TOP, object_rows.REFERENCES)  # 8 bytes
+_OBJECT_NUMBERS = (object_rows.NULL, object_rows.TOP, object_rows.REFERENCES, object_rows.HELD)  # 8 bytes
 _OPAQUE = (
     object_rows.GATE,
     object_rows.PENDING,
