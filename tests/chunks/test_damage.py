@@ -2,6 +2,7 @@
 
 import asyncio
 
+import lz4.block
 import msgspec
 import pytest
 import zstandard
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from ostraka.chunks import frames, packs
 from ostraka.chunks.rows import TABLES, chunk_key, decode, decode_chunk, decode_pack, encode, pack_key
+from ostraka.chunks.types import Codec
 from ostraka.errors import Corrupt, OstrakaError, Refused, Unavailable
 from ostraka.limits import KIB
 from ostraka.state import Delete, Mutation, Put
@@ -142,7 +144,12 @@ def test_compressed_bytes_that_unfold_to_something_else_take_no_memory() -> None
     unsized = zstandard.ZstdCompressor(write_content_size=False).compress(b"x" * 100)
     for hostile in (bomb, unsized, b"", b"\0" * 20, bomb[:10]):
         with pytest.raises(Corrupt):
-            frames.inflate(hostile, 100)
+            frames.inflate(Codec.ZSTD, hostile, 100)
+    # a block of LZ4 says nothing of its length: no more is unfolded than was recorded
+    bomb = lz4.block.compress(bytes(100 << 20), store_size=False)
+    for hostile in (bomb, b"", b"\0" * 20, b"\x1fa\x00\x00", b"\x1fa\xff\xff\xff", bomb[:10]):
+        with pytest.raises(Corrupt):
+            frames.inflate(Codec.LZ4, hostile, 100)
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ostraka.chunks import frames, packs, rows
-from ostraka.chunks.types import RECIPE
+from ostraka.chunks.types import RECIPE, Codec, Recipe
 
 FORMATS = Path(__file__).parents[2] / "docs" / "format"
 PLAIN = b"a" * 64 + bytes(range(64)) + b"the end."
@@ -16,7 +16,7 @@ def hex_examples(page: str) -> list[bytes]:
 
 
 def test_chunk_page() -> None:
-    body, value = hex_examples("chunk.md")
+    body, value, _ = hex_examples("chunk.md")
     row = rows.decode_chunk(value)
     assert rows.encode(row) == value
     assert (row.length, row.frame_size, row.stripe.length) == (136, 64, len(body))
@@ -35,6 +35,12 @@ def test_chunk_page_tells_where_the_fields_are() -> None:
     assert (body[:4], body[4], body[5]) == (b"OSTc", 1, 0)
     assert (size, count) == (128, 3)
     assert [int.from_bytes(body[32 + 16 * n : 36 + 16 * n], "big") for n in range(count)] == [17, 64, 8]
+
+
+def test_chunk_page_has_a_frame_of_lz4() -> None:
+    block = hex_examples("chunk.md")[2]
+    assert frames.inflate(Codec.LZ4, block, 64) == b"a" * 64
+    assert frames.compressor(Recipe(Codec.LZ4))(b"a" * 64) == block
 
 
 def test_pack_page() -> None:

@@ -7,12 +7,14 @@ The table stands in front, and a receive buffer leaves room for it there, so tha
 written from the very memory it was received into.
 """
 
+import functools
 import threading
 from array import array
 from collections.abc import Callable
 from struct import Struct as Layout
 from typing import NamedTuple
 
+import lz4.block
 import zstandard
 from xxhash import xxh3_64_intdigest
 
@@ -29,7 +31,12 @@ FRAME = Layout(">IB3xQ")  # stored bytes, codec, XXH3-64 of the plaintext
 CHECKSUM = Layout(">Q")  # XXH3-64 of the table before it
 TABLE_ALIGNMENT = 64  # a cache line, so that the plaintext starts on one
 
+Compress = Callable[[Buffer], bytes]
+
 KEEP_RATIO = 0.95  # a frame is kept compressed when that saves one byte in twenty
+
+
+CODECS = frozenset(Codec)
 
 
 class Stored(NamedTuple):
@@ -78,26 +85,36 @@ def table_size(length: int, frame_size: int) -> int:
 # -- writing
 
 
+LZ4_HC_FROM = 3  # levels are those of the lz4 program: below this one it is the fast kind, which has but one
+
+
 class _Codecs(threading.local):
     """A thread's own: they cannot be shared, and are dear to make."""
 
     def __init__(self) -> None:
-        self.compressors: dict[int, zstandard.ZstdCompressor] = {}
+        self.compressors: dict[tuple[Codec, int], Compress] = {}
         self.decompressor = zstandard.ZstdDecompressor()
 
 
 _codecs = _Codecs()
 
 
-Compress = Callable[[Buffer], bytes]
-
-
 def compressor(recipe: Recipe) -> Compress:
     """This thread's compression by a recipe that has one."""
-    known = _codecs.compressors.get(recipe.level)
+    name = (recipe.codec, recipe.level)
+    known = _codecs.compressors.get(name)
     if known is None:
-        known = _codecs.compressors[recipe.level] = zstandard.ZstdCompressor(level=recipe.level)
-    return known.compress
+        known = _codecs.compressors[name] = _compressor(*name)
+    return known
+
+
+def _compressor(codec: Codec, level: int) -> Compress:
+    if codec == Codec.ZSTD:
+        return zstandard.ZstdCompressor(level=level).compress
+    assert codec == Codec.LZ4, codec
+    if level < LZ4_HC_FROM:
+        return functools.partial(lz4.block.compress, store_size=False)
+    return functools.partial(lz4.block.compress, mode="high_compression", compression=level, store_size=False)
 
 
 def build(room: memoryview, table: int, length: int, frame_size: int, recipe: Recipe = RECIPE) -> Stored:
@@ -166,7 +183,7 @@ def parse(data: Buffer, length: int, body_length: int) -> FrameTable:
         FRAME.iter_unpack(view[HEADER.size : HEADER.size + count * FRAME.size])
     ):
         room = table.plain_size(number)
-        if stored > room or codec > Codec.ZSTD or (codec == Codec.RAW and stored != room):
+        if stored > room or codec not in CODECS or (codec == Codec.RAW and stored != room):
             raise Corrupt(f"frame {number} of a chunk cannot be as its table says", reason="frame-table")
         end += stored
         table.ends.append(end)
@@ -208,39 +225,53 @@ def _unfold(data: memoryview, table: FrameTable, first: int, last: int, room: me
     """The plaintext of frames that are all compressed, as one buffer."""
     base, size = table.start(first), (last - 1 - first) * table.frame_size + table.plain_size(last - 1)
     if room is None and last - first == 1:
-        return memoryview(inflate(data, size))
+        return memoryview(inflate(table.codecs[first], data, size))
     plain = memoryview(bytearray(size)) if room is None else room[:size]
     for frame in range(first, last):
         at = (frame - first) * table.frame_size
         stored = data[table.start(frame) - base : table.ends[frame] - base]
-        inflate_into(stored, plain[at : at + table.plain_size(frame)])
+        inflate_into(table.codecs[frame], stored, plain[at : at + table.plain_size(frame)])
     return plain
 
 
-def inflate(data: Buffer, length: int) -> bytes:
+def inflate(codec: int, data: Buffer, length: int) -> bytes:
     """Decompress to exactly ``length`` bytes; Corrupt for anything else. No more memory than that is taken."""
     try:
-        if zstandard.frame_content_size(data) != length:
-            raise Corrupt("compressed bytes of another length than recorded", reason="frame")
-        plain = _codecs.decompressor.decompress(data, max_output_size=length)
-    except zstandard.ZstdError as error:
-        raise Corrupt(f"compressed bytes that cannot be read: {error}", reason="frame") from error
+        if codec == Codec.LZ4:
+            plain: bytes = lz4.block.decompress(data, uncompressed_size=length)
+        elif zstandard.frame_content_size(data) != length:
+            raise _other_length()
+        else:
+            plain = _codecs.decompressor.decompress(data, max_output_size=length)
+    except (zstandard.ZstdError, lz4.block.LZ4BlockError) as error:
+        raise _unreadable(error) from error
     if len(plain) != length:
-        raise Corrupt("compressed bytes of another length than recorded", reason="frame")
+        raise _other_length()
     return plain
 
 
-def inflate_into(data: Buffer, into: memoryview) -> None:
+def inflate_into(codec: int, data: Buffer, into: memoryview) -> None:
     """Decompress to exactly the bytes of ``into``; Corrupt for anything else."""
+    if codec == Codec.LZ4:  # its library knows no other place than one of its own
+        into[:] = inflate(codec, data, len(into))
+        return
     try:
         if zstandard.frame_content_size(data) != len(into):
-            raise Corrupt("compressed bytes of another length than recorded", reason="frame")
+            raise _other_length()
         with _codecs.decompressor.stream_reader(data) as reader:
             done = reader.readinto(into)
     except zstandard.ZstdError as error:
-        raise Corrupt(f"compressed bytes that cannot be read: {error}", reason="frame") from error
+        raise _unreadable(error) from error
     if done != len(into):
-        raise Corrupt("compressed bytes of another length than recorded", reason="frame")
+        raise _other_length()
+
+
+def _other_length() -> Corrupt:
+    return Corrupt("compressed bytes of another length than recorded", reason="frame")
+
+
+def _unreadable(error: Exception) -> Corrupt:
+    return Corrupt(f"compressed bytes that cannot be read: {error}", reason="frame")
 
 
 def _verify(plain: Buffer, checksum: int, frame: int) -> None:

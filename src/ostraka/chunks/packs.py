@@ -101,10 +101,10 @@ def open_slot(data: memoryview, slot: Slot) -> Buffer:
         raise Corrupt("a slot that lies outside of its pack", reason="slot")
     codec = slot.flags & SLOT_CODEC
     plain: Buffer
-    if codec == Codec.ZSTD:
-        plain = frames.inflate(data, slot.length)
-    elif codec == Codec.RAW and slot.stored == slot.length:
+    if codec == Codec.RAW and slot.stored == slot.length:
         plain = data
+    elif codec in (Codec.ZSTD, Codec.LZ4):
+        plain = frames.inflate(codec, data, slot.length)
     else:
         raise Corrupt(f"a slot of codec {codec} that cannot be", reason="slot")
     if xxh3_64_intdigest(plain) != slot.checksum:

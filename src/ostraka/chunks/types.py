@@ -29,6 +29,7 @@ class Codec(IntEnum):
 
     RAW = 0
     ZSTD = 1
+    LZ4 = 2
 
 
 class Recipe(msgspec.Struct, frozen=True, gc=False):

@@ -4,8 +4,8 @@ from ostraka.chunks.types import RECIPE, Codec, Recipe
 from ostraka.errors import Invalid
 from ostraka.objects.types import STORAGE, Storage
 
-CODECS = {"none": Codec.RAW, "zstd": Codec.ZSTD}
-LEVELS = {"none": range(1), "zstd": range(23)}  # 0: the codec's own default
+CODECS = {"none": Codec.RAW, "zstd": Codec.ZSTD, "lz4": Codec.LZ4}
+LEVELS = {"none": range(1), "zstd": range(23), "lz4": range(13)}  # 0: what was measured to be best
 
 
 def recipe_of(storage: Storage) -> Recipe:

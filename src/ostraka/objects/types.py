@@ -93,7 +93,7 @@ class Account:
 class Storage(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """How what is written to a bucket from now on is kept; what is there already stays as it is.
 
-    ``compression``: "zstd" or "none", at ``level`` (0: that of the codec that was measured to be best).
+    ``compression``: "zstd", "lz4" or "none", at ``level`` (0: that of the codec that was measured to be best).
     """
 
     compression: str = "zstd"
