@@ -19,7 +19,7 @@ class Limits:
     # -- data path (chunks/, pools/, segments/); the first two were chosen by bench/thresholds.py
     inline_size_max: int = 4 * KIB  # a body up to this rides in the state
     pack_size_max: int = 128 * KIB  # a body up to this is packed with others; above it is cut into chunks
-    chunk_size: int = 4 * MIB  # plaintext of one chunk (fixed cut)
+    chunk_size: int = 4 * MIB  # plaintext of one chunk, at most
     frame_size: int = 128 * KIB  # plaintext of one frame
     cell_size: int = 64 * KIB  # a shard is verified in cells of this many bytes
     pack_bytes_max: int = 4 * MIB  # stored bytes of one pack
@@ -39,9 +39,12 @@ class Limits:
     disk_seconds_max: float = 30.0  # a disk that holds one call this long has failed
     index_trust_seconds: float = 60.0  # how long, at least, a census of the segments vouches for a miss in the index
     buffers_wait_seconds_max: float = 30.0  # a request that finds no room for its chunk gives up after this
-    chunks_in_flight_max: int = 3  # chunks of one request that are being stored or fetched at once
-    chunks_per_commit_max: int = 4  # chunks stored before their manifest page is committed
-    slices_embedded_max: int = 4  # slices that ride in the version record itself
+    in_flight_bytes_max: int = 12 * MIB  # memory of one request's chunks that are being stored at once
+    chunks_in_flight_max: int = 12  # and no more of them, however small
+    increment_bytes_max: int = 16 * MIB  # memory of chunks that were stored before their manifest page is committed
+    chunks_per_commit_max: int = 64  # and no more of them, however small
+    embedded_bytes_max: int = 16 * MIB  # a larger body has a manifest; a smaller one's slices ride in its version
+    slices_embedded_max: int = 64  # if there are no more of them
     manifest_page_entries_max: int = 256
     buffers_bytes_max: int = 512 * MIB  # chunk buffers of one process, all requests together
 

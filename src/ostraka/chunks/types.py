@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from ostraka.host import Buffer
+from ostraka.limits import LIMITS
 from ostraka.state.types import Operation, Precondition
 
 
@@ -32,11 +33,20 @@ class Codec(IntEnum):
     LZ4 = 2
 
 
+class Cut(msgspec.Struct, frozen=True, gc=False):
+    """Where a body is cut into chunks: every ``size`` bytes; or ``by_content``, where its bytes say so, ``size`` bytes
+    apart on average. A process whose limits.chunk_size is smaller cuts in proportion to that."""
+
+    size: int = LIMITS.chunk_size
+    by_content: bool = False
+
+
 class Recipe(msgspec.Struct, frozen=True, gc=False):
     """How a body is to be kept. ``level``: of the codec, in its own scale. What does not shrink is stored raw."""
 
     codec: Codec = Codec.ZSTD
     level: int = 1
+    cut: Cut = Cut()
 
 
 RECIPE = Recipe()
@@ -87,7 +97,18 @@ class ChunkBuffer(Protocol):
 
     view: memoryview
 
-    def release(self) -> None: ...
+    def share(self) -> None:
+        """One more holder: the memory is given back when all of them released it."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody may still be reading the memory, holders aside: a disk that hangs in a write."""
+        ...
+
+    def release(self) -> None:
+        """By each holder, once. `Chunks.place` takes over the share of its caller."""
+        ...
 
 
 class Chunks(Protocol):

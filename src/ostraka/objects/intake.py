@@ -115,8 +115,3 @@ async def again(batch: list[Placed], key: bytes) -> bool:
             found = True
             batch[index] = await placed.again()
     return found
-
-
-def embedded_size_max(core: Core) -> int:
-    """The largest body whose slices ride in the version's row."""
-    return core.limits.slices_embedded_max * core.limits.chunk_size

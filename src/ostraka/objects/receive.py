@@ -1,22 +1,30 @@
 """Receiving a body: its hash, its storage and the next bytes from the network overlap, and memory stays bounded.
 
 A body that is small and already here is hashed and placed at once. A large one is received straight into chunk
-buffers; pieces go to the hashing lane as they come; chunks are stored up to limits.chunks_in_flight_max at a time; at
-most as many chunks lie in memory as are in flight, wait for one increment, and wait to be hashed.
+buffers; pieces go to the hashing lane as they come; chunks are stored up to limits.in_flight_bytes_max at a time; at
+most as much lies in memory as is in flight, waits for one increment, and waits to be hashed.
+
+Where content decides about cuts, more was received than a chunk when its end is found. What lies behind it is copied
+to the front of the next buffer; when there is no memory for another one, the chunk is stored and committed first, and
+its own buffer goes on: a request that holds memory never waits for more.
 """
 
 import asyncio
 from collections import deque
+from typing import NamedTuple
 
+from ostraka.chunks.cutting import cutter
 from ostraka.chunks.types import ChunkBuffer, Placed, Recipe
 from ostraka.errors import TooLarge, Truncated
 from ostraka.host import Buffer
+from ostraka.limits import KIB
 from ostraka.objects.core import Core
 from ostraka.objects.hashing import Lane
-from ostraka.objects.intake import Intake, embedded_size_max
+from ostraka.objects.intake import Intake
 from ostraka.objects.types import Digest, Source
 
 HASH_ON_LOOP_MAX = 16 << 10  # hashing this much (20 us) is cheaper than the way to a worker thread (50 us) and back
+CUT_ON_LOOP_MAX = 128 * KIB  # looking through this much takes 40 us
 
 
 async def receive(core: Core, source: Source, digest: Digest, recipe: Recipe, *, inline_max: int) -> Intake:
@@ -107,21 +115,36 @@ class _Here:
         return None
 
 
+class _Placing(NamedTuple):
+    """A chunk that is being stored."""
+
+    task: asyncio.Task[Placed]
+    memory: int  # of its buffer
+    fed: int  # bytes of the body up to which its buffer is read by the lane
+
+
 class _Stream:
-    """One large body. Tasks: up to chunks_in_flight_max placements and one increment, all ended by `run`."""
+    """One large body. Tasks: placements of up to in_flight_bytes_max and one increment, all ended by `run`."""
 
     def __init__(self, core: Core, source: Source, digest: Digest, recipe: Recipe, length: int | None) -> None:
         self.small: bytes | None = None
         self._core = core
         self._source = source
         self._recipe = recipe
+        self._cutter = cutter(recipe.cut, core.limits)
         self._length = length
+        self._size_max = core.limits.put_size_max if length is None else length
         self._intake = Intake(core)
         self._lane = Lane(digest, core.executor)
-        self._placing: deque[asyncio.Task[Placed]] = deque()
+        self._placing: deque[_Placing] = deque()
+        self._placing_memory = 0
+        self._placed_memory = 0  # of what waits for an increment
+        self._placed_fed = 0
         self._increment: asyncio.Task[None] | None = None
         self._filling: ChunkBuffer | None = None
-        self._paged = length is not None and length > embedded_size_max(core)
+        self._filled = 0
+        self._ended = False
+        self._paged = length is not None and length > core.limits.embedded_bytes_max
 
     async def run(self) -> Intake:
         try:
@@ -140,75 +163,130 @@ class _Stream:
 
     async def _receive(self) -> bool:
         """Take in the whole body; False when it turned out to be small, and is in ``small``."""
-        core, limits, lane = self._core, self._core.limits, self._lane
-        chunk_size, intake = limits.chunk_size, self._intake
-        backlog = chunk_size * limits.chunks_in_flight_max
-        size_max = limits.put_size_max if self._length is None else self._length
-        ended = False
-        while not ended:
-            await lane.reached(intake.size - backlog)
-            room = chunk_size if self._length is None else min(chunk_size, self._length - intake.size)
-            if core.chunks.scarce(room):
-                await self._let_go()
-            self._filling = await core.chunks.buffer(room)
-            filled, ended = await self._fill(self._filling.view[:room], size_max - intake.size)
-            if ended and not intake.size and filled <= limits.pack_size_max:
+        intake, lane, limits = self._intake, self._lane, self._core.limits
+        while intake.size != self._length:
+            await lane.reached(intake.size - limits.in_flight_bytes_max)
+            if self._filling is None:
+                if self._core.chunks.scarce(self._room()):
+                    await self._let_go()
+                self._filling = await self._core.chunks.buffer(self._room())
+            size = await self._next_cut()
+            if self._length is None and self._ended and not intake.size and self._filled <= limits.pack_size_max:
                 await lane.drained()
-                self.small = bytes(self._filling.view[:filled])
+                self.small = bytes(self._filling.view[: self._filled])
                 self._release_filling()
                 return False
-            intake.size += filled
-            if not filled:
+            if not size:
                 self._release_filling()
                 break
-            await self._place(filled)
-            if intake.size == self._length:
-                await _expect_end(self._source)
-                break
-        if self._length is not None and intake.size != self._length:
-            raise Truncated(f"the body ended after {intake.size} of {self._length} bytes", reason="body")
+            await self._place(size)
+        if self._length is not None:
+            if intake.size != self._length:
+                raise Truncated(f"the body ended after {intake.size} of {self._length} bytes", reason="body")
+            await _expect_end(self._source)
         return True
 
-    async def _fill(self, view: memoryview, size_max: int) -> tuple[int, bool]:
-        """Fill view from the source; returns the bytes, and whether the source ended."""
-        filled, room = 0, len(view)
-        while filled < room:
-            count = await self._source.read_into(view[filled:])
+    def _room(self) -> int:
+        """Bytes of a buffer for what follows what was placed."""
+        most = self._cutter.stops[-1]
+        return most if self._length is None else min(most, self._length - self._intake.size)
+
+    async def _next_cut(self) -> int:
+        """Receive until it is known where the chunk that is being filled ends; 0: nothing was left."""
+        for stop in self._cutter.stops:
+            await self._fill(min(stop, self._room()))
+            size = await self._cut(self._ended or self._intake.size + self._filled == self._length)
+            if size or not self._filled:
+                break
+        return size
+
+    async def _fill(self, target: int) -> None:
+        """Receive until the buffer holds so much, or the source has ended."""
+        assert self._filling is not None
+        view = self._filling.view
+        while self._filled < target and not self._ended:
+            count = await self._source.read_into(view[self._filled : target])
             if not count:
-                return filled, True
-            self._lane.feed(view, filled, filled + count)
-            filled += count
-            if filled > size_max:
+                self._ended = True
+                return
+            self._lane.feed(view, self._filled, self._filled + count)
+            self._filled += count
+            if self._intake.size + self._filled > self._size_max:
                 raise TooLarge(f"a body of more than {self._core.limits.put_size_max} bytes", reason="entity")
-        return filled, False
+
+    async def _cut(self, last: bool) -> int:
+        assert self._filling is not None
+        data = self._filling.view[: self._filled]
+        if len(data) - self._cutter.minimum <= CUT_ON_LOOP_MAX:
+            return self._cutter.cut(data, last)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._core.executor, self._cutter.cut, data, last)
 
     def _release_filling(self) -> None:
         assert self._filling is not None
         self._filling.release()
-        self._filling = None
+        self._filling, self._filled = None, 0
 
-    async def _place(self, length: int) -> None:
-        core, intake, limits = self._core, self._intake, self._core.limits
-        while len(self._placing) >= limits.chunks_in_flight_max:
-            await self._next_placed()
-        buffer, self._filling = self._filling, None
+    async def _place(self, size: int) -> None:
+        """Begin to store the first ``size`` bytes of the buffer; what follows them stays the one that is filled."""
+        limits, buffer = self._core.limits, self._filling
         assert buffer is not None
-        self._placing.append(asyncio.get_running_loop().create_task(core.chunks.place(buffer, length, self._recipe)))
-        while self._placing and self._placing[0].done():
+        memory, rest = len(buffer.view), self._filled - size
+        while self._placing and (
+            len(self._placing) >= limits.chunks_in_flight_max
+            or self._placing_memory + memory > limits.in_flight_bytes_max
+        ):
             await self._next_placed()
+        self._intake.size += size
+        alone = rest > 0 and self._core.chunks.scarce(self._room())
+        if alone:
+            buffer.share()
+        elif rest:
+            following = await self._core.chunks.buffer(self._room())
+            following.view[:rest] = buffer.view[size : size + rest]
+            self._filling, self._filled = following, rest
+        else:
+            self._filling, self._filled = None, 0
+        storing = self._core.chunks.place(buffer, size, self._recipe)
+        task = asyncio.get_running_loop().create_task(storing)
+        self._placing.append(_Placing(task, memory, self._lane.fed))
+        self._placing_memory += memory
+        if alone:
+            await self._go_on_in(buffer, size, rest)
+        while self._placing and self._placing[0].task.done():
+            await self._next_placed()
+        await self._increment_when_due()
+
+    async def _go_on_in(self, buffer: ChunkBuffer, size: int, rest: int) -> None:
+        """There is no memory for what follows: commit what holds ours, the chunk before it included."""
+        await self._let_go()
+        if not buffer.busy:
+            buffer.view[:rest] = buffer.view[size : size + rest]
+        else:  # a disk hangs in a write that was given up, and must not find other bytes there
+            kept = bytes(buffer.view[size : size + rest])
+            self._release_filling()
+            self._filling = buffer = await self._core.chunks.buffer(self._room())
+            buffer.view[:rest] = kept
+        self._filled = rest
+
+    async def _increment_when_due(self) -> None:
+        intake, limits = self._intake, self._core.limits
         count = len(intake.placed)
         if not self._paged:
-            self._paged = count + len(self._placing) > limits.slices_embedded_max
-        if self._paged and count >= limits.chunks_per_commit_max:
+            self._paged = (
+                intake.size > limits.embedded_bytes_max or count + len(self._placing) > limits.slices_embedded_max
+            )
+        full = self._placed_memory >= limits.increment_bytes_max or count >= limits.chunks_per_commit_max
+        if self._paged and full:
             await self._begin_increment()
 
     async def _begin_increment(self) -> None:
         if self._increment is not None:
             await self._increment
-        batch, self._intake.placed = self._intake.placed, []
+        batch, self._intake.placed, self._placed_memory = self._intake.placed, [], 0
         if self._intake.draft is None:
             self._intake.new_draft()
-        self._increment = asyncio.get_running_loop().create_task(self._reference(batch))
+        self._increment = asyncio.get_running_loop().create_task(self._reference(batch, self._placed_fed))
 
     async def _let_go(self) -> None:
         """We will have to wait for memory: hold none meanwhile, lest requests wait for one another."""
@@ -221,17 +299,19 @@ class _Stream:
             await self._increment
 
     async def _next_placed(self) -> None:
-        task = self._placing[0]
-        await asyncio.wait([task])  # not the task itself: if we are cancelled, it goes on, and _undo sees to it
+        placing = self._placing[0]
+        await asyncio.wait([placing.task])  # not the task itself: if we are cancelled, it goes on, and _undo sees to it
         self._placing.popleft()
-        self._intake.placed.append(task.result())
+        self._placing_memory -= placing.memory
+        self._intake.placed.append(placing.task.result())
+        self._placed_memory += placing.memory
+        self._placed_fed = placing.fed
 
-    async def _reference(self, batch: list[Placed]) -> None:
-        """Commit an increment; its memory may go when it is hashed too."""
+    async def _reference(self, batch: list[Placed], fed: int) -> None:
+        """Commit an increment; its memory may go when it is hashed too: ``fed`` bytes of the body lie in it."""
         await self._intake.commit_increment(batch)
-        assert self._intake.draft is not None
         try:
-            await self._lane.reached(self._intake.draft.size)
+            await self._lane.reached(fed)
         finally:
             for placed in batch:
                 placed.release()
@@ -239,9 +319,9 @@ class _Stream:
     async def _undo(self) -> None:
         """After a failure: end what runs, then give back all that was stored."""
         await self._lane.stop()
-        for task in self._placing:
-            task.cancel()
-        for outcome in await asyncio.gather(*self._placing, return_exceptions=True):
+        for placing in self._placing:
+            placing.task.cancel()
+        for outcome in await asyncio.gather(*(p.task for p in self._placing), return_exceptions=True):
             if not isinstance(outcome, BaseException):
                 self._intake.placed.append(outcome)
         if self._increment is not None:

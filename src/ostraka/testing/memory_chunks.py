@@ -46,15 +46,21 @@ def _row(table: bytes, of: Target) -> bytes:
 class MemoryBuffer:
     """A receive buffer that is counted while it is out."""
 
+    busy = False
+
     def __init__(self, size: int, out: list[int]) -> None:
         self.view = memoryview(bytearray(size))
         self._out = out
-        self._held = True
+        self._holders = 1
         out[0] += 1
 
+    def share(self) -> None:
+        self._holders += 1
+
     def release(self) -> None:
-        if self._held:
-            self._held = False
+        assert self._holders, "released more often than held"
+        self._holders -= 1
+        if not self._holders:
             self._out[0] -= 1
 
 
@@ -80,8 +86,9 @@ class MemoryPlaced:
         return MemoryPlaced(self._chunks, self.entry, self._body, self._buffer)
 
     def release(self) -> None:
-        if self._buffer is not None:
-            self._buffer.release()
+        buffer, self._buffer = self._buffer, None
+        if buffer is not None:
+            buffer.release()
 
     def abandon(self) -> None:
         self.release()

@@ -18,6 +18,8 @@ from ostraka.pools.types import Owner, ShardHealth, Stripe, StripeBuffer
 class MemoryStripeBuffer:
     """A buffer of a `MemoryPool`; its memory is wiped at release, so that a use after it is seen."""
 
+    busy = False
+
     def __init__(self, pool: "MemoryPool", size: int) -> None:
         self._pool = pool
         self.view = memoryview(bytearray(size))

@@ -43,6 +43,7 @@ SMALL = replace(
     segment_records_max=12,
     direct_shard_size_min=1 << 30,
     read_piece_max=1024,
+    chunks_in_flight_max=3,
     chunks_per_commit_max=2,
     slices_embedded_max=2,
     manifest_page_entries_max=3,
