@@ -37,7 +37,7 @@ from ostraka.testing.simulation.linking import linked
 from ostraka.testing.simulation.machine import Machine, seeded
 from ostraka.testing.simulation.operator import CAPACITY, Operator
 from ostraka.testing.simulation.running import parse_geometry, parse_seeds, quiet, with_fixed_hashes
-from ostraka.testing.simulation.schedule import SMALL, Geometry, versioned
+from ostraka.testing.simulation.schedule import SMALL, Geometry, only_serves, versioned
 from ostraka.testing.simulation.scheduler import Scheduler
 from ostraka.testing.simulation.service import PowerCut, Service
 
@@ -128,7 +128,7 @@ class FailingHistory(History):
         self._linked.__enter__()
         shape = self.geometry
         paths = [self.machine.add_disk(CAPACITY) for _ in range(shape.disks)]
-        self.service = Service(self.machine, paths, SMALL, 1, (shape.k, shape.m), _only_serves)
+        self.service = Service(self.machine, paths, SMALL, 1, (shape.k, shape.m), only_serves)
         self.adversary = Adversary(self.machine, self.service, Menu(), shape.m)
         self.operator = Operator(self.machine, self.service, self.adversary)
         self.troubled = False  # something was done that may keep a request from being answered
@@ -188,7 +188,7 @@ class FailingHistory(History):
     def attend(self, seconds: float) -> None:
         """Time passes, and jobs do their work."""
         try:
-            self.play(lambda: self.service.attend(lambda: False, seconds))
+            self.play(lambda: self.service.rest(seconds))
         except (PowerCut, OstrakaError) as error:
             assert self.troubled, f"the service gave up, and nothing was wrong: {error!r}"
             self.start_anew()
@@ -201,8 +201,9 @@ class FailingHistory(History):
             bucket, key = asked.arguments[:2] if asked.name == "put" else asked.arguments[1:3]
             changed = self.versions_of(bucket, key) != self.model_of(bucket, key)
             return self.do(Asked("lookup", (bucket, key), {})) if changed else None
-        if asked.name == "delete" and len(asked.arguments) == 2:
-            return self.found_deleted(*asked.arguments)
+        if asked.name == "delete":
+            found = self.found_deleted if len(asked.arguments) == 2 else self.found_version_deleted
+            return found(*asked.arguments)
         if asked.name == "delete_many":
             return self.found_some_deleted(*asked.arguments, **asked.named)
         if asked.name == "create_upload":
@@ -218,6 +219,13 @@ class FailingHistory(History):
         if now == self.model_of(bucket, key):
             return None
         return SimpleNamespace(version_id=now[0][0] if now else "", delete_marker=bool(now and now[0][2]))
+
+    def found_version_deleted(self, bucket: str, key: str, version_id: str) -> Any:
+        """Who deletes a marker that has gone by now is not told that it was one."""
+        markers = {version: marker for version, _, marker in self.model_of(bucket, key)}
+        if version_id not in markers or version_id in {version for version, *_ in self.versions_of(bucket, key)}:
+            return None
+        return SimpleNamespace(version_id=version_id, delete_marker=markers[version_id])
 
     def found_some_deleted(self, bucket: str, wanted: list[tuple[str, str | None]], owner: str) -> list[Any]:
         """Each of them by itself; what was not done is asked for again."""
@@ -317,10 +325,6 @@ class FailingHistory(History):
 
     async def _verify(self, store: Store) -> list[str]:
         return [*checks.verify_references(store), *await checks.verify_shards(store)]
-
-
-async def _only_serves(store: Store, row: int) -> None:
-    """Requests come from without."""
 
 
 def failing_step(history: FailingHistory, rnd: random.Random) -> None:

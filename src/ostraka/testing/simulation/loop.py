@@ -36,7 +36,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def serve(self, main: Coroutine[Any, Any, Any]) -> Any:
         """Run until main has ended, in the current strand; what it returned. Raises what it raised."""
-        asyncio.events._set_running_loop(self)
+        self._scheduler.current().loop = self
+        self._scheduler.begin_loop(self)
         task = self.create_task(main)
         while not task.done():
             if self.dead:

@@ -4,7 +4,6 @@ The power may go at any system call of any process: then all processes are gone 
 and the machine has another boot id. Whoever directs the schedule is told by `Machine.events`.
 """
 
-import asyncio
 import contextlib
 import errno
 import random
@@ -109,7 +108,6 @@ class Process:
 
         def run() -> Any:
             self.loop = SimulatedLoop(self.machine.threads)
-            strand.loop = self.loop
             try:
                 return self.loop.serve(main(self))
             except Exception as error:
@@ -155,9 +153,10 @@ class Process:
             self.calls_left -= 1
             if not self.calls_left:
                 self.kill(f"killed before {call} {path}")
-        machine.scheduler.pause()
         if machine.latency:
             machine.scheduler.sleep(self.rng.expovariate(1.0 / machine.latency))
+        else:
+            machine.scheduler.pause()
         if not disk.trouble.any:
             return
         machine.wait_for_disk(disk)
@@ -199,7 +198,6 @@ class Machine:
         self.failures: list[str] = []  # what should not have happened in any process
         self.events: list[str] = []  # deaths, power cuts; the director takes them
         self._director = Waiters(scheduler)
-        scheduler.on_turn = self._turn
 
     @property
     def boot_id(self) -> str:
@@ -303,9 +301,6 @@ class Machine:
         for context in process.loop.failures:
             self.failures.append(f"{process.name}: {context.get('message')}: {context.get('exception')!r}")
         process.loop.failures.clear()
-
-    def _turn(self, strand: Strand) -> None:
-        asyncio.events._set_running_loop(strand.loop)
 
 
 def seeded(seed: int | str) -> random.Random:

@@ -33,7 +33,7 @@ class Operator:
             self._replace(name)
         if done.needs_fsck:
             self._patiently(partial(OPERATIONS["fsck"], progress=_silent, repair=True))
-        self._service.attend(lambda: False, QUIET_SECONDS)
+        self._service.rest(QUIET_SECONDS)
         found: list[str] = self._service.ask(checks.verify_whole)
         self._adversary.mended()
         return found
@@ -63,7 +63,7 @@ class Operator:
             except OstrakaError as error:
                 if not error.retry or attempt + 1 == _ATTEMPTS:
                     raise
-                self._service.attend(lambda: False, 30.0)
+                self._service.rest(30.0)
         return None
 
 

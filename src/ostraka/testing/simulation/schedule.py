@@ -9,7 +9,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 
 from ostraka.errors import OstrakaError
 from ostraka.limits import LIMITS, Limits
@@ -18,6 +18,7 @@ from ostraka.store.store import Store
 from ostraka.testing.simulation import checks
 from ostraka.testing.simulation.adversary import Adversary, Menu
 from ostraka.testing.simulation.clients import BLOCK, KEYS, OWNER, Bodies, Client, World
+from ostraka.testing.simulation.disk import Disk
 from ostraka.testing.simulation.history import Impossible
 from ostraka.testing.simulation.linking import linked
 from ostraka.testing.simulation.machine import Machine, seeded
@@ -59,7 +60,7 @@ SMALL = replace(
 )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Geometry:
     """A store's shape."""
 
@@ -96,10 +97,10 @@ def draw(seed: int, geometry: Geometry) -> tuple[Plan, random.Random]:
     """The plan of a seed, and the generator that goes on from there."""
     rng = seeded(f"{geometry}/{seed}")
     plan = Plan(seed, geometry)
-    plan.workers = rng.choice((1, 1, 2, 3))
+    plan.workers = rng.choice((1, 1, 1, 2, 2, 3))
     plan.clients = rng.choice((1, 2, 3))
-    plan.requests = rng.choice((8, 15, 30))
-    plan.phases = rng.choice((1, 1, 2))
+    plan.requests = rng.choice((4, 8, 15, 30))
+    plan.phases = rng.choice((1, 1, 1, 2))
     plan.likely = rng.choice((0.02, 0.2, 0.5, 0.9))
     plan.pause = rng.choice((0.002, 0.05, 0.5, 3.0))
     plan.latency = rng.choice((0.0, 0.0, 0.0005, 0.005))
@@ -128,6 +129,36 @@ class Verdict:
     digest: str
 
 
+@lru_cache(maxsize=32)
+def formatted(geometry: Geometry, buckets: tuple[tuple[str, Versioning], ...]) -> list[Disk]:
+    """Disks of a store that has these buckets, and was used for nothing else; made once, the same in every process."""
+    scheduler = Scheduler(seeded(f"{geometry}/formatted"))
+    machine = Machine(scheduler)
+    paths = [machine.add_disk(CAPACITY) for _ in range(geometry.disks)]
+    service = Service(machine, paths, SMALL, 1, (geometry.k, geometry.m), only_serves)
+
+    async def make_buckets(store: Store) -> None:
+        for name, versioning in buckets:
+            await store.objects.create_bucket(name, OWNER, "us-east-1")
+            if versioning:
+                await store.objects.update_bucket(name, partial(versioned, versioning))
+
+    def direct() -> None:
+        service.start()
+        service.ask(make_buckets)
+        service.stop()
+
+    with linked(machine):
+        scheduler.run(scheduler.spawn(None, "director", direct))
+        machine.shut_down()
+        scheduler.close()
+    return list(machine.disks.values())
+
+
+async def only_serves(store: Store, row: int) -> None:
+    """Of clients that come from without."""
+
+
 class Director:
     """Runs one schedule."""
 
@@ -140,7 +171,7 @@ class Director:
         self.machine.latency = plan.latency
         self.world = World(rng, plan.buckets, Bodies(rng, plan.blocks), keys=plan.keys, pause=plan.pause)
         shape = plan.geometry
-        paths = [self.machine.add_disk(CAPACITY) for _ in range(shape.disks)]
+        paths = [self.machine.add_disk(CAPACITY, like) for like in formatted(shape, tuple(plan.buckets.items()))]
         self.service = Service(self.machine, paths, plan.limits, plan.workers, (shape.k, shape.m), self._serve)
         self.service.on_recovered = self.world.history.recovered
         self.adversary = Adversary(self.machine, self.service, plan.menu, shape.m)
@@ -179,20 +210,17 @@ class Director:
 
     def _direct(self) -> None:
         try:
-            self._through(self._format)
-            for _ in range(self.plan.phases):
+            for phase in range(self.plan.phases):
+                if phase and self.rng.random() < 0.5:
+                    self._through(self._mend)
                 self.world.left = self.plan.requests
                 self.adversary.begin()
                 self._through(self._use)
                 self.adversary.end()
                 if self.world.failures:
                     return
-                if self.rng.random() < 0.5:
-                    self._through(self._mend)
-            self._through(self._mend)
             self._through(self._look_through)
-            if self.plan.emptied:
-                self._through(self._empty)
+            if self.plan.emptied and not self.failures:
                 self._through(self._look_for_leavings)
         except Hangs as error:
             self.failures.append(f"hangs: {error}")
@@ -217,18 +245,6 @@ class Director:
             self.machine.events.clear()
         raise Hangs("the store does not come up")
 
-    def _format(self) -> None:
-        """A store with its buckets; nothing goes wrong yet."""
-
-        async def buckets(store: Store) -> None:
-            for name, versioning in self.plan.buckets.items():
-                await store.objects.create_bucket(name, OWNER, "us-east-1")
-                if versioning:
-                    await store.objects.update_bucket(name, partial(versioned, versioning))
-
-        self.service.ask(buckets)
-        self.service.stop()
-
     def _use(self) -> None:
         """Until the clients are done; then it ends, in one way or another."""
         world, service, rng = self.world, self.service, self.rng
@@ -237,7 +253,7 @@ class Director:
         if rng.random() < 0.4:
             service.kill()
         else:
-            service.attend(lambda: False, rng.choice((1.0, 30.0)))
+            service.rest(rng.choice((1.0, 30.0)))
             service.stop()
 
     def _mend(self) -> None:
@@ -245,26 +261,33 @@ class Director:
         self.service.stop()
 
     def _look_through(self) -> None:
-        """With nobody using the store, everything has to fit."""
-        self.service.attend(lambda: False, 60.0)
-        for child in (self.service.workers[0], self.service.owner):
-            self.service.ask(self._verify, child)
+        """When it was made whole, and nobody uses it, everything has to fit."""
+        self.failures += self.operator.mend()
+        if self.rng.random() < 0.3:
+            self.service.stop()
+            self.service.start()
+        self.service.rest(60.0)
+        self.service.ask(self._verify_answers, self.service.workers[0])
+        self.service.ask(self._verify)
+        if self.plan.emptied and not self.world.failures:
+            self._empty()
         self.service.stop()
 
     def _empty(self) -> None:
         """When everything is deleted, everything has to be collected."""
         self.service.ask(checks.empty, self.service.workers[0])
-        self.service.attend(lambda: False, QUIET_SECONDS)
+        self.service.rest(QUIET_SECONDS)
         self.failures += self.service.ask(_rows_left)
-        self.service.stop()
 
     def _look_for_leavings(self) -> None:
-        self.service.attend(lambda: False, QUIET_SECONDS)
+        self.service.rest(QUIET_SECONDS)
         self.failures += self.service.ask(_bytes_left)
         self.service.stop()
 
-    async def _verify(self, store: Store) -> None:
+    async def _verify_answers(self, store: Store) -> None:
         await checks.verify_answers(self.world, store, "check")
+
+    async def _verify(self, store: Store) -> None:
         if not self.world.failures:
             self.failures += checks.verify_references(store)
             self.failures += await checks.verify_shards(store)

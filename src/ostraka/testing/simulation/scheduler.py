@@ -12,6 +12,7 @@ they do, as SIGKILL does; none of their ``finally`` blocks runs before the sched
 import contextlib
 import heapq
 import random
+from asyncio.events import _set_running_loop
 from collections.abc import Callable
 from typing import Any
 
@@ -37,21 +38,22 @@ class Strand(greenlet):  # type: ignore[misc]
 
 
 class Scheduler:
-    """Strands and virtual time. ``on_turn`` is told whose turn begins."""
+    """Strands and virtual time."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.now = 1000.0
         self.turns = 0
         self.likely = 0.3  # that a strand is overtaken where it may be
-        self.on_turn: Callable[[Strand], None] | None = None
         self._random = rng.random
         self._strands: dict[Strand, None] = {}  # all that have not ended, dropped ones too
         self._ready: list[Strand] = []
         self._timers: list[tuple[float, int, Strand]] = []
         self._tickets = 0
+        self._closed = False
         self._hub = getcurrent()
-        self._switch = self._hub.switch
+        self._running: Strand | None = None
+        self._loop: Any = None  # that asyncio believes to be running
 
     # -- strands
 
@@ -78,23 +80,30 @@ class Scheduler:
             self._hub.switch()
 
     def run(self, until: Strand) -> Any:
-        """Let all strands run until that one has ended; what it returned. Raises what it raised, and Stuck."""
+        """Let all strands run until that one has ended; what it returned. Raises what it raised, and Stuck.
+
+        A strand that waits hands over to the next one itself; whoever ends comes back to here.
+        """
+        self._hub = getcurrent()
+        self.begin_loop(None)
         while True:
-            strand = self._next()
-            self.turns += 1
-            if self.turns > STEPS_MAX:
-                raise Stuck(f"{self.turns} turns, and {until.name} has not ended")
-            if self.on_turn is not None:
-                self.on_turn(strand)
-            result = strand.switch()
-            if strand.dead:
-                del self._strands[strand]
-                if strand is until:
+            result = self._next().switch()
+            ended = self._running
+            assert ended is not None
+            if ended.dead:
+                del self._strands[ended]
+                if ended is until:
                     return result
 
+    def begin_loop(self, loop: Any) -> None:
+        """The strand that runs is an event loop from now on."""
+        self._loop = loop
+        _set_running_loop(loop)
+
     def _next(self) -> Strand:
+        """Whose turn begins now."""
+        ready = self._ready
         while True:
-            ready = self._ready
             if not ready:
                 self._leap()
                 continue
@@ -103,7 +112,27 @@ class Scheduler:
             ready[at] = ready[-1]
             ready.pop()
             if not strand.dropped:
-                return strand
+                break
+        self.turns += 1
+        if self.turns > STEPS_MAX:
+            raise Stuck(f"there have been {self.turns} turns, and no end is seen")
+        if strand.loop is not self._loop:
+            self.begin_loop(strand.loop)
+        self._running = strand
+        return strand
+
+    def _hand_over(self) -> None:
+        """Let others run; returns when this strand has its turn again."""
+        if self._closed:
+            self._hub.switch()
+            return
+        try:
+            strand = self._next()
+        except Stuck as error:
+            self._hub.throw(error)
+            raise
+        if strand is not getcurrent():
+            strand.switch()
 
     def _leap(self) -> None:
         """To the next moment at which somebody wants to be woken."""
@@ -121,7 +150,7 @@ class Scheduler:
         """Here the strand may be overtaken."""
         if self._ready and self._random() < self.likely:
             self._ready.append(getcurrent())
-            self._switch()
+            self._hand_over()
 
     def take_ticket(self) -> int:
         """Announce that this strand is about to `wait`; whoever wakes it shows the ticket."""
@@ -135,7 +164,7 @@ class Scheduler:
         if strand.ticket:
             if seconds is not None:
                 heapq.heappush(self._timers, (self.now + max(0.0, seconds), strand.ticket, strand))
-            self._switch()
+            self._hand_over()
         return strand.woken
 
     def wake(self, strand: Strand, ticket: int) -> bool:
@@ -157,7 +186,8 @@ class Scheduler:
 
     def close(self) -> None:
         """End the strands that are left. What they do in their ``finally`` blocks concerns nobody any more."""
-        self._ready, self._timers = [], []
+        self._closed = True
+        self._ready.clear()
         for strand in list(self._strands):
             strand.dropped = True
             for _ in range(_EXITS_MAX):  # who waits again while it ends is told again

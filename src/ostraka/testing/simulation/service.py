@@ -193,17 +193,20 @@ class Service:
 
     # -- while it runs
 
-    def attend(self, until: Callable[[], bool], seconds: float = RECOVERY_SECONDS_MAX) -> bool:
-        """Supervise until then, or so long: bury the dead and replace them. False when the time was up."""
-        end = self.machine.scheduler.now + seconds
+    def attend(self, until: Callable[[], bool]) -> bool:
+        """Supervise until then: bury the dead and replace them. False if it never comes."""
+        end = self.machine.scheduler.now + RECOVERY_SECONDS_MAX
         while not until():
-            if self._supervise():
-                continue
-            left = end - self.machine.scheduler.now
-            if left <= 0:
+            if self.machine.scheduler.now > end:
                 return False
-            self._look(min(left, 5.0))
+            self.rest(5.0)
         return True
+
+    def rest(self, seconds: float) -> None:
+        """Supervise so long."""
+        end = self.machine.scheduler.now + seconds
+        while self._supervise() or self.machine.scheduler.now < end:
+            self._look(max(0.0, end - self.machine.scheduler.now))
 
     def _look(self, seconds: float) -> None:
         for event in self.machine.wait_for_event(seconds):
