@@ -25,6 +25,8 @@ COMMANDS = [
     ["bucket", "ls"],
     ["bucket", "create", "some-bucket"],
     ["bucket", "rm", "some-bucket"],
+    ["bucket", "storage", "some-bucket"],
+    ["bucket", "storage", "some-bucket", "--compression", "lz4"],
     ["ls"],
     ["ls", "s3://some-bucket/k"],
     ["cp", "file", "s3://some-bucket/k"],
@@ -43,7 +45,11 @@ COMMANDS = [
     ["job", "ls"],
     ["fsck"],
 ]
-OVER_S3 = [words for words in COMMANDS if words[0] in ("status", "bucket", "ls", "cp", "sync", "cat", "rm")]
+OVER_S3 = [
+    words
+    for words in COMMANDS
+    if words[0] in ("status", "bucket", "ls", "cp", "sync", "cat", "rm") and words[:2] != ["bucket", "storage"]
+]
 
 
 def named(words: list[str]) -> str:

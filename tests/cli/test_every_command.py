@@ -23,6 +23,7 @@ WORDS: dict[str, list[str]] = {
     "ostraka bucket ls": ["bucket", "ls"],
     "ostraka bucket create": ["bucket", "create", "made"],
     "ostraka bucket rm": ["bucket", "rm", "empty"],
+    "ostraka bucket storage": ["bucket", "storage", "there", "--compression", "lz4", "--cut", "cdc"],
     "ostraka ls": ["ls", "-r", "s3://there"],
     "ostraka cp": ["cp", "-r", "files", "s3://there/copied"],
     "ostraka sync": ["sync", "files", "s3://there/synced"],

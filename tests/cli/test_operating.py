@@ -175,3 +175,31 @@ def test_version_and_help_are_there_at_once_and_help_teaches(nowhere: Program) -
     commands = [line.split()[0] for line in nowhere.well("--help").out.partition("Commands:\n")[2].splitlines() if line]
     assert {"serve", "status", "bucket", "ls", "cp", "sync", "cat", "rm", "account", "credentials"} <= set(commands)
     assert {"disk", "job", "fsck", "doctor", "version", "completion"} <= set(commands)
+
+
+def test_bucket_storage_says_and_changes_how_a_bucket_keeps_what_comes(nowhere: Program, disks: list[Path]) -> None:
+    program = of(nowhere, disks)
+    told = json.loads(program.well("bucket", "storage", "photos", "--json").out)
+    assert told["name"] == "photos"
+    assert (told["compression"], told["level"]) == ("zstd", 1)
+    shown = program.well("bucket", "storage", "photos", "--compression", "lz4:9", "--cut", "cdc:512KiB").out
+    assert "lz4, level 9" in shown
+    assert "cdc, chunks of 512.0 KiB on average" in shown
+    body = os.urandom(300_000) + bytes(300_000)
+    with ServerProcess(disks, "--workers", "1") as server:
+        wanted = {"name": "photos", "compression": "lz4", "level": 9, "cut": "cdc", "chunk_size": 512 << 10}
+        assert json.loads(program.well("bucket", "storage", "s3://photos", "--json").out) == wanted
+        server.client().put_object(Bucket="photos", Key="lz4", Body=body)
+        told = json.loads(program.well("bucket", "storage", "photos", "--compression", "none", "--json").out)
+        assert (told["compression"], told["level"], told["cut"]) == ("none", None, "cdc")
+        server.client().put_object(Bucket="photos", Key="none", Body=body)
+        for words in (["--compression", "gzip"], ["--cut", "cdc:3MiB"]):
+            one_line(program("bucket", "storage", "photos", *words), 2, words[1].split(":")[0])
+        one_line(program("bucket", "storage", "nowhere"), 3, "'nowhere'")
+        one_line(program.elsewhere(OSTRAKA_STORE=server.url)("bucket", "storage", "photos"), 2, "store's own machine")
+    with ostraka.open(*disks) as store:
+        bucket = store.bucket("photos")
+        assert bucket.get("lz4") == bucket.get("none") == body
+        assert bucket.info().storage.cut == "cdc"
+        assert bucket.set_storage(compression="zstd:3", cut="fixed").compression == "zstd"
+    program.well("fsck")

@@ -105,6 +105,7 @@ AT_BUCKETS: dict[str, Slip] = {
     "page": lambda store, bucket, place: bucket.page(),
     "versions": lambda store, bucket, place: list(bucket.versions()),
     "set_versioning": lambda store, bucket, place: bucket.set_versioning(True),
+    "set_storage": lambda store, bucket, place: bucket.set_storage(compression="lz4"),
     "info": lambda store, bucket, place: bucket.info(),
     "bucket": lambda store, bucket, place: store.bucket("gone"),
     "delete_bucket": lambda store, bucket, place: store.delete_bucket("gone"),
@@ -125,6 +126,9 @@ SLIPS: dict[str, tuple[type[BaseException], list[str], Slip]] = {
     "no bucket's name": (Invalid, ["None"], lambda s, b, p: s.create_bucket(None)),  # type: ignore[arg-type]
     "a bucket that is there": (Exists, ["photos"], lambda s, b, p: s.create_bucket("photos")),
     "a bucket that is not empty": (Exists, ["photos", "not empty"], lambda s, b, p: s.delete_bucket("photos")),
+    "a compression": (Invalid, ["'gzip'", "zstd"], lambda s, b, p: b.set_storage(compression="gzip")),
+    "a cut": (Invalid, ["3 MiB", "128 KiB"], lambda s, b, p: b.set_storage(cut="cdc:3MiB")),
+    "a cut's type": (Invalid, ["5", "text"], lambda s, b, p: b.set_storage(cut=5)),  # type: ignore[arg-type]
     "one key for several": (Invalid, ["'there'", "list"], lambda s, b, p: b.delete_many("there")),
     "a version": (Invalid, ["nonsense"], lambda s, b, p: b.get("there", version_id="nonsense")),
     "a version's type": (Invalid, ["5"], lambda s, b, p: b.get("there", version_id=5)),  # type: ignore[arg-type]

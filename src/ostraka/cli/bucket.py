@@ -1,4 +1,4 @@
-"""`ostraka bucket`: buckets are listed, made and removed."""
+"""`ostraka bucket`: buckets are listed, made and removed, and told how to keep what is written to them."""
 
 import itertools
 
@@ -7,7 +7,7 @@ import click
 from ostraka.cli import reach
 from ostraka.cli.grammar import bucket_name, where
 from ostraka.cli.options import json_option, store_option, store_words
-from ostraka.cli.output import human_time, show_json, show_rows
+from ostraka.cli.output import human_size, human_time, show_json, show_rows
 from ostraka.client.types import Client
 from ostraka.errors import Exists
 from ostraka.s3.auth.times import extended
@@ -17,7 +17,7 @@ AT_ONCE = 1000
 
 @click.group()
 def bucket() -> None:
-    """List, make and remove buckets."""
+    """List, make and remove buckets; say how they keep what is written to them."""
 
 
 @bucket.command("ls")
@@ -66,6 +66,37 @@ def create(names: tuple[str, ...], exist_ok: bool, stores: tuple[str, ...], as_j
                 show_json({"name": name, "created": made})
             else:
                 click.echo(f"bucket {name} {'is made' if made else 'is there already'}")
+
+
+@bucket.command("storage")
+@click.argument("name", metavar="BUCKET")
+@click.option("--compression", default="", metavar="WORD", help="zstd, zstd:LEVEL (1-22), lz4, lz4:LEVEL (1-12), none")
+@click.option("--cut", default="", metavar="WORD", help="cdc, cdc:AVERAGE (such as 512KiB), fixed, fixed:SIZE")
+@store_option
+@json_option
+def storage(name: str, compression: str, cut: str, stores: tuple[str, ...], as_json: bool) -> None:
+    """Show, or change, how a bucket keeps what is written to it. What is in it already stays as it is.
+
+    --compression: frames and small bodies that do not shrink by a twentieth are kept as they are. --cut: cdc cuts a
+    body where its content says, so that a later release of it shares the chunks that are the same; fixed cuts by size.
+
+    \b
+    ostraka bucket storage backups --store /disk1
+    ostraka bucket storage backups --compression zstd:9 --cut cdc:512KiB
+    ostraka bucket storage photos --compression none --cut fixed
+    """
+    arguments = {"name": bucket_name(name)}
+    command = "bucket-storage"
+    if compression or cut:
+        command, arguments = "bucket-set-storage", {**arguments, "compression": compression, "cut": cut}
+    told = reach.perform(where(stores), command, arguments, name="bucket storage", as_json=as_json)
+    if as_json:
+        show_json(told)
+        return
+    level = f", level {told['level']}" if told["level"] else ""
+    average = " on average" if told["cut"] == "cdc" else ""
+    click.echo(f"compression  {told['compression']}{level}")
+    click.echo(f"cut          {told['cut']}, chunks of {human_size(told['chunk_size'])}{average}")
 
 
 @bucket.command("rm")

@@ -23,6 +23,7 @@ from ostraka.library import asked, uploads
 from ostraka.library.bodies import Body, source_of
 from ostraka.library.chunks import AsyncChunks
 from ostraka.library.uploads import AsyncUpload
+from ostraka.objects.recipes import changed
 from ostraka.objects.types import Bucket as BucketInfo
 from ostraka.objects.types import (
     Deleted,
@@ -31,6 +32,7 @@ from ostraka.objects.types import (
     ObjectInfo,
     ObjectReader,
     PartInfo,
+    Storage,
     Upload,
     Versioning,
     VersionPage,
@@ -279,8 +281,21 @@ class AsyncBucket:
         status: Versioning = "Enabled" if enabled else "Suspended"
         await self._objects.update_bucket(self.name, lambda bucket: _with_versioning(bucket, status))
 
+    async def set_storage(self, *, compression: str = "", cut: str = "") -> Storage:
+        """How to keep what is written from now on; what is "" stays, and so does what is there already.
+
+        ``compression``: "zstd", "zstd:LEVEL", "lz4", "lz4:LEVEL" or "none". ``cut``: "cdc" (where content says, so that
+        later forms of a body share chunks with it), "cdc:512KiB" on average, "fixed", or "fixed:1MiB".
+        """
+        asked.text("compression", compression)
+        asked.text("cut", cut)
+        bucket = await self._objects.update_bucket(
+            self.name, lambda bucket: dataclasses.replace(bucket, storage=changed(bucket.storage, compression, cut))
+        )
+        return bucket.storage
+
     async def info(self) -> BucketInfo:
-        """The bucket itself: owner, created, region, versioning."""
+        """The bucket itself: owner, created, region, versioning, storage."""
         return self._objects.bucket(self.name)
 
 

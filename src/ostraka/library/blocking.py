@@ -16,7 +16,7 @@ from ostraka.library.chunks import AsyncChunks, ChunkInfo, Slice, StripeInfo
 from ostraka.library.uploads import AsyncUpload
 from ostraka.loop_thread import LoopThread
 from ostraka.objects.types import Bucket as BucketInfo
-from ostraka.objects.types import Deleted, Listed, ListPage, ObjectInfo, PartInfo
+from ostraka.objects.types import Deleted, Listed, ListPage, ObjectInfo, PartInfo, Storage
 from ostraka.objects.types import Upload as UploadInfo
 from ostraka.store.holdings import ChunkTotals
 
@@ -201,6 +201,10 @@ class Bucket:
     def set_versioning(self, enabled: bool) -> None:
         """As `AsyncBucket.set_versioning`."""
         self._loop.run(self._bucket.set_versioning(enabled))
+
+    def set_storage(self, *, compression: str = "", cut: str = "") -> Storage:
+        """As `AsyncBucket.set_storage`."""
+        return self._loop.run(self._bucket.set_storage(compression=compression, cut=cut))
 
     def info(self) -> BucketInfo:
         """As `AsyncBucket.info`."""

@@ -12,12 +12,13 @@ the same. A write that meets a bucket in between takes the intention back, by a 
 from collections.abc import Callable
 from dataclasses import replace
 
+from ostraka.chunks.types import Recipe
 from ostraka.errors import Absent, Exists, Invalid, TooLarge
 from ostraka.objects import rows
 from ostraka.objects.core import Core, contended
 from ostraka.objects.recipes import recipe_of
 from ostraka.objects.rows import BucketRecord
-from ostraka.objects.types import Bucket, Versioning
+from ostraka.objects.types import NEW_STORAGE, Bucket, Versioning
 from ostraka.state import Absent as NoRow
 from ostraka.state import Delete, Equals, Operation, Precondition, Put, Rejected, prefix_end, rows_under
 
@@ -27,7 +28,7 @@ SCAN_ROWS = 1000
 class Open:
     """A bucket as one request uses it: the record, its row as read, and what writes need ready-made."""
 
-    __slots__ = ("ever_versioned", "gate", "id", "name", "raw", "recipe", "record")
+    __slots__ = ("ever_versioned", "gate", "id", "name", "raw", "record")
 
     def __init__(self, name: str, raw: bytes) -> None:
         self.name = name
@@ -36,7 +37,11 @@ class Open:
         self.id = record.id
         self.gate = Equals(rows.GATE + record.id, record.gate, "gate")
         self.ever_versioned = bool(record.versioning)
-        self.recipe = recipe_of(record.storage)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How a body is kept that is written now. Raises Invalid for words of a later version: reading knows none."""
+        return recipe_of(self.record.storage)
 
     def tail(self, key: str) -> bytes:
         return rows.tail(self.id, key.encode())
@@ -108,7 +113,7 @@ class Buckets:
                     raise Exists(f"you own the bucket {name!r} already", reason="bucket-owned")
                 raise Exists(f"the bucket {name!r} belongs to another account", reason="bucket-taken")
             gate = core.host.random(8)
-            record = BucketRecord(core.host.random(8), owner, core.host.clock.time(), region, gate)
+            record = BucketRecord(core.host.random(8), owner, core.host.clock.time(), region, gate, storage=NEW_STORAGE)
             gate_row = rows.GATE + record.id
             try:
                 await core.commit(

@@ -94,13 +94,18 @@ class Storage(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """How what is written to a bucket from now on is kept; what is there already stays as it is.
 
     ``compression``: "zstd", "lz4" or "none", at ``level`` (0: that of the codec that was measured to be best).
+    ``cut``: "fixed", into chunks of ``chunk_size`` bytes, or "cdc", where content says, ``chunk_size`` apart on average
+    (0: what was measured to be best). What `recipes.changed` takes is how people say it.
     """
 
     compression: str = "zstd"
     level: int = 0
+    cut: str = "fixed"
+    chunk_size: int = 0
 
 
-STORAGE = Storage()
+STORAGE = Storage()  # of buckets whose row says nothing of it
+NEW_STORAGE = Storage()  # of a new bucket (docs/decisions/cutting.md)
 
 
 @dataclass(frozen=True, slots=True)

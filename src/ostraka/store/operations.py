@@ -6,9 +6,12 @@ only look, and are answered while another is under way.
 """
 
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from ostraka.jobs import report
+from ostraka.objects import recipes
+from ostraka.objects.types import Bucket
 from ostraka.store import credentials, disks, fsck, status
 from ostraka.store.accounts import ROOT_NAME
 from ostraka.store.disks import Progress
@@ -23,6 +26,21 @@ async def _status(store: Store, progress: Progress) -> dict[str, Any]:
 
 async def _job_ls(store: Store, progress: Progress) -> dict[str, Any]:
     return {"jobs": report.rows(status.jobs_of(store))}
+
+
+async def _bucket_storage(store: Store, progress: Progress, *, name: str) -> dict[str, Any]:
+    return {"name": name, **recipes.described(store.objects.bucket(name).storage)}
+
+
+async def _bucket_set_storage(
+    store: Store, progress: Progress, *, name: str, compression: str = "", cut: str = ""
+) -> dict[str, Any]:
+    """What is "" stays as it is."""
+
+    def change(bucket: Bucket) -> Bucket:
+        return replace(bucket, storage=recipes.changed(bucket.storage, compression, cut))
+
+    return {"name": name, **recipes.described((await store.objects.update_bucket(name, change)).storage)}
 
 
 async def _disk_ls(store: Store, progress: Progress) -> dict[str, Any]:
@@ -77,6 +95,8 @@ OPERATIONS: dict[str, Operation] = {
     "account-add": _account_add,
     "account-ls": _account_ls,
     "account-rm": _account_rm,
+    "bucket-set-storage": _bucket_set_storage,
+    "bucket-storage": _bucket_storage,
     "credentials-rotate": _credentials_rotate,
     "credentials-show": _credentials_show,
     "disk-ls": _disk_ls,
@@ -87,4 +107,4 @@ OPERATIONS: dict[str, Operation] = {
     "job-ls": _job_ls,
     "status": _status,
 }
-AT_ONCE = frozenset({"account-ls", "credentials-show", "disk-ls", "endpoint", "job-ls", "status"})
+AT_ONCE = frozenset({"account-ls", "bucket-storage", "credentials-show", "disk-ls", "endpoint", "job-ls", "status"})
