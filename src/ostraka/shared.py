@@ -7,7 +7,7 @@ word is 8 bytes, aligned, and written whole. Nothing here survives the processes
 
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ostraka.metrics import Board
@@ -97,6 +97,54 @@ class Pins:
         return min(self._words.words)
 
 
+class InFlight:
+    """Writes whose stripes are not decided yet, by the epoch in which they chose their disks: a disk that was marked
+    in epoch e gets no new row once nothing is in flight that chose before e.
+
+    A write enters before it looks which disks there are, and leaves when its stripe was committed or given up. One
+    object a process, on its loop thread; `row` is the process's own row of the shared words.
+    """
+
+    __slots__ = ("_active", "_epoch", "_named", "_next", "_row", "_words")
+
+    def __init__(self, epoch: Callable[[], int], words: SharedWords, row: int) -> None:
+        self._words = words
+        self._row = row
+        self._epoch = epoch
+        self._active: dict[int, int] = {}  # token to epoch; insertion order is the order of epochs
+        self._named: dict[bytes, int] = {}  # write id to token
+        self._next = 0
+        self._words.words[row] = NOBODY
+
+    def enter(self) -> int:
+        """Begin to write; returns a token, to `leave` with or to be `named`."""
+        epoch = self._epoch()
+        if not self._active:
+            self._words.words[self._row] = epoch
+        self._next += 1
+        self._active[self._next] = epoch
+        return self._next
+
+    def named(self, token: int, write_id: bytes) -> None:
+        """What was written is this stripe: in flight until it is `decided`."""
+        self._named[write_id] = token
+
+    def decided(self, write_ids: Iterable[bytes]) -> None:
+        """Those were committed or given up. Unknown ones are ignored."""
+        for write_id in write_ids:
+            token = self._named.pop(write_id, None)
+            if token is not None:
+                self.leave(token)
+
+    def leave(self, token: int) -> None:
+        self._active.pop(token, None)
+        self._words.words[self._row] = next(iter(self._active.values()), NOBODY)
+
+    def oldest(self) -> int:
+        """The lowest epoch in which an undecided write of any process began; NOBODY when there is none."""
+        return min(self._words.words)
+
+
 class Incarnations:
     """Which processes of a store are alive, by the id that their uncommitted writes carry (ENGINE 19).
 
@@ -129,13 +177,14 @@ class Incarnations:
 class Shared:
     """Everything that the processes of one store share in memory. ``rows``: one for each process."""
 
-    __slots__ = ("_epoch_lock", "board", "epoch", "incarnations", "pins", "root_changes", "rows")
+    __slots__ = ("_epoch_lock", "board", "epoch", "incarnations", "pins", "root_changes", "rows", "writes")
 
     def __init__(self, rows: int, board: Board) -> None:
         self.rows = rows
         self.epoch = SharedCount()
         self.root_changes = SharedCount()
         self.pins = SharedWords(rows, 1, NOBODY)
+        self.writes = SharedWords(rows, 1, NOBODY)
         self.incarnations = Incarnations(rows)
         self.board = board
         self._epoch_lock = os.memfd_create("ostraka-epoch")
@@ -148,4 +197,5 @@ class Shared:
     def bury(self, row: int) -> None:
         """The process of that row is gone: it reads nothing any more, and will commit nothing."""
         self.pins.words[row] = NOBODY
+        self.writes.words[row] = NOBODY
         self.incarnations.clear(row)

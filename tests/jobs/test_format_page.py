@@ -6,15 +6,46 @@ from pathlib import Path
 import pytest
 
 from ostraka.errors import Corrupt, Refused
-from ostraka.jobs.records import HEAL_KEY, SCRUB_KEY, HealRecord, ScrubRecord, decode, encode
+from ostraka.jobs.records import (
+    HEAL_KEY,
+    REBALANCE_KEY,
+    SCRUB_KEY,
+    HealRecord,
+    Layout,
+    RebalanceRecord,
+    ScrubRecord,
+    decode,
+    encode,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "format" / "job-rows.md"
 
 
-def test_the_page_shows_what_is_written() -> None:
-    block = re.search(r"```hex\n(.*?)```", PAGE.read_text(), re.S)
+def example(name: str) -> bytes:
+    block = re.search(rf"```hex{name}\n(.*?)```", PAGE.read_text(), re.S)
     assert block
-    value = b"".join(bytes.fromhex(line.split("  ", 1)[1]) for line in block[1].splitlines())
+    return b"".join(bytes.fromhex(line.split("  ", 1)[1]) for line in block[1].splitlines())
+
+
+def test_the_page_shows_what_rebalancing_writes() -> None:
+    stays = ((0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 4))
+    record = RebalanceRecord(
+        layout=Layout(4, 2, stays, ((7, 9),)),
+        since=9,
+        cursor=b"c\x00\x01",
+        settled=True,
+        examined=5,
+        total=40,
+        moved=2,
+        moved_bytes=1024,
+    )
+    value = example(" rebalance")
+    assert decode(REBALANCE_KEY, value) == record
+    assert encode(record) == value
+
+
+def test_the_page_shows_what_is_written() -> None:
+    value = example("")
     record = HealRecord(settled=(3,), healing=((4, 9),), gone=(2,), cursor=b"c\x00\x01", examined=5, repaired=2, left=1)
     assert decode(HEAL_KEY, value) == record
     assert encode(record) == value

@@ -135,7 +135,7 @@ def test_foreign_repeated_nested_and_extra_directories_are_refused_with_the_way_
 def test_another_geometry_than_the_stores_is_refused(tmp_path: Path) -> None:
     paths = dirs(tmp_path, 4)
     form(paths, 2, 2)
-    with pytest.raises(Refused, match=r"--ec 2\+2"):
+    with pytest.raises(Refused, match=r"geometry of the store is 2\+2.*--ec 3\+1"):
         judge(paths, ec=(3, 1))
     assert judge(paths, ec=(2, 2)) is not None
 

@@ -50,12 +50,13 @@ def _of_server(store: Where, as_json: bool) -> int:
 
 def _show(told: dict[str, Any]) -> None:
     state, room, holds = told["state"], told["room"], told["holds"]
-    lost = sum(disk["status"] not in ("up", "healing", "read-only") for disk in told["disks"])
+    lost = sum(disk["status"] not in ("up", "healing", "draining", "read-only") for disk in told["disks"])
+    older = f" (older stripes: {', '.join(told['old_geometries'])})" if told["old_geometries"] else ""
     served = f"served at {told['url']} by process {told['pid']}" if told["url"] else "not served"
     log, snapshot = human_size(state["log_bytes"]), human_size(state["snapshot_bytes"])
     lines = {
         "store": f"{told['store_id']}, {served}; Ostraka {told['version']}",
-        "geometry": f"{told['k']}+{told['m']}, epoch {told['epoch']}: {_safety(told['m'], lost)}",
+        "geometry": f"{told['k']}+{told['m']}{older}, epoch {told['epoch']}: {_safety(told['bears'], lost)}",
         "room": f"{human_size(room['free'])} left of {human_size(room['total'])}",
         "holds": _holds(holds),
         "state": f"{state['copies']} of {state['wanted']} copies, on disks {', '.join(map(str, state['disks']))}; "
@@ -64,8 +65,11 @@ def _show(told: dict[str, Any]) -> None:
     for name, text in lines.items():
         click.echo(f"{name:<9} {text}")
     click.echo()
-    disks = [{**disk, "free": _size(disk["free"]), "size": _size(disk["total"])} for disk in told["disks"]]
-    show_rows(disks, ["number", "status", "state", "free", "size", "path"], as_json=False)
+    disks = [
+        {**disk, "holds": _size(disk["holds"]), "free": _size(disk["free"]), "size": _size(disk["total"])}
+        for disk in told["disks"]
+    ]
+    show_rows(disks, ["number", "status", "state", "holds", "free", "size", "path"], as_json=False)
     click.echo()
     show_rows(told["jobs"], ["name", "status", "done", "total", "purpose", "note"], as_json=False)
     for warning in told["warnings"]:

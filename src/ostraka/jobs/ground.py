@@ -18,6 +18,7 @@ from ostraka.nodes.local import LocalDisk
 from ostraka.nodes.membership import Membership
 from ostraka.objects.store import ObjectStore
 from ostraka.pools.pool import ErasurePool
+from ostraka.shared import InFlight
 from ostraka.state.embedded import EmbeddedState
 
 T = TypeVar("T")
@@ -49,6 +50,23 @@ class Ground(Protocol):
 
     @property
     def incarnation(self) -> bytes: ...
+
+    @property
+    def in_flight(self) -> InFlight: ...
+
+    @property
+    def jobs(self) -> object | None:
+        """Who runs jobs in this process; None in a command, which ends when its work is done."""
+        ...
+
+    @property
+    def reopen(self) -> Callable[[], None] | None:
+        """Has all processes of the store close and open it anew, if somebody can."""
+        ...
+
+    def holds_index(self, number: int) -> bool:
+        """Whether the index of the state is on that disk, as long as the store is open."""
+        ...
 
     def live_incarnations(self) -> set[bytes]:
         """Of all processes of this store that have not certainly ended; read before what they wrote is judged."""

@@ -34,6 +34,41 @@ class HealRecord(msgspec.Struct, frozen=True, array_like=True):
     left: int = 0
 
 
+class Layout(msgspec.Struct, frozen=True, array_like=True):
+    """What decides where shards belong: a pass is for one of these, and a change of it begins another."""
+
+    k: int
+    m: int
+    staying: tuple[tuple[int, int], ...]  # (disk, since): those that new shards may go to, once they are up
+    leaving: tuple[tuple[int, int], ...]  # (disk, the epoch since which it is drained)
+
+
+class RebalanceRecord(msgspec.Struct, frozen=True, array_like=True):
+    """How far rebalancing has come. ``layout``: what the pass is for, first seen in epoch ``since``; when it has
+    ``ended``, shards are where that wants them.
+
+    The pass has come to ``cursor``, and has looked at ``examined`` of about ``total`` stripes. ``settled``: when it
+    began, no write was in flight that had chosen its disks before ``since``. ``left``: stripes that still have to
+    change; ``held``: those that were left as they are for want of room. ``old``: geometries that stripes may still
+    have and that are not the store's; such stripes are rewritten if ``convert`` says so.
+    """
+
+    version: int = VERSION
+    layout: Layout | None = None
+    since: int = 0
+    ended: bool = False
+    cursor: bytes = b""
+    settled: bool = False
+    examined: int = 0
+    total: int = 0
+    moved: int = 0
+    moved_bytes: int = 0
+    left: int = 0
+    held: int = 0
+    old: tuple[tuple[int, int], ...] = ()
+    convert: bool = False
+
+
 class ScrubRecord(msgspec.Struct, frozen=True, array_like=True):
     """``finished``: when the last scrub of the state ended, by the wall clock."""
 
@@ -49,6 +84,7 @@ class HurtRow(msgspec.Struct, frozen=True, array_like=True):
 
 
 _heal = msgspec.msgpack.Decoder(HealRecord).decode
+_rebalance = msgspec.msgpack.Decoder(RebalanceRecord).decode
 _scrub = msgspec.msgpack.Decoder(ScrubRecord).decode
 _hurt = msgspec.msgpack.Decoder(HurtRow).decode
 encode = msgspec.msgpack.Encoder().encode
@@ -60,14 +96,17 @@ def hurt_key(kind: int, name: bytes) -> bytes:
 
 HEAL_KEY = JOB + b"heal"
 SCRUB_KEY = JOB + b"scrub"
+REBALANCE_KEY = JOB + b"rebalance"
 
 
-def decode(key: bytes, value: bytes) -> HealRecord | ScrubRecord | HurtRow:
+def decode(key: bytes, value: bytes) -> HealRecord | RebalanceRecord | ScrubRecord | HurtRow:
     """A row of these tables. Raises Corrupt for what cannot be one, Refused for a newer version's."""
-    row: HealRecord | ScrubRecord | HurtRow
+    row: HealRecord | RebalanceRecord | ScrubRecord | HurtRow
     try:
         if key == HEAL_KEY:
             row = _heal(value)
+        elif key == REBALANCE_KEY:
+            row = _rebalance(value)
         elif key == SCRUB_KEY:
             row = _scrub(value)
         elif key[:1] == HURT and len(key) > 2 and len(key) == 2 + ID_SIZES.get(key[1], -1):

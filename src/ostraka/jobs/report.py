@@ -6,7 +6,16 @@ import msgspec
 
 from ostraka.errors import OstrakaError
 from ostraka.jobs.ground import Progress
-from ostraka.jobs.records import HEAL_KEY, HURT, SCRUB_KEY, HealRecord, ScrubRecord, decode
+from ostraka.jobs.records import (
+    HEAL_KEY,
+    HURT,
+    REBALANCE_KEY,
+    SCRUB_KEY,
+    HealRecord,
+    RebalanceRecord,
+    ScrubRecord,
+    decode,
+)
 from ostraka.state.types import State, prefix_end
 
 HURT_COUNTED_MAX = 10_000
@@ -15,10 +24,11 @@ PURPOSES = {
     "collect": "frees what nothing refers to any more",
     "checkpoint": "puts a snapshot in the place of the state's log",
     "heal": "makes stripes whole that lost a shard",
+    "rebalance": "moves shards to where they belong as disks come and go",
     "compact": "rewrites segments that are mostly dead",
     "scrub": "verifies every byte of the state",
 }
-RECORDS = {"heal": HEAL_KEY, "scrub": SCRUB_KEY}
+RECORDS = {"heal": HEAL_KEY, "rebalance": REBALANCE_KEY, "scrub": SCRUB_KEY}
 
 
 class JobReport(msgspec.Struct, frozen=True):
@@ -63,6 +73,8 @@ def _on_record(state: State, key: bytes) -> tuple[int, str]:
     match record:
         case HealRecord(healing=healing, gone=gone, examined=examined):
             return examined, "a pass was begun" if healing or gone else ""
+        case RebalanceRecord(layout=layout, ended=ended, examined=examined) if layout is not None:
+            return examined, "" if ended else "a pass was begun"
         case ScrubRecord(finished=finished) if finished:
             return 0, "finished before"
     return 0, ""

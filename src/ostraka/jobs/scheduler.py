@@ -22,6 +22,7 @@ from ostraka.jobs.compact import Compact
 from ostraka.jobs.damage import DamageJournal
 from ostraka.jobs.ground import Budget, Ground, Job, Progress
 from ostraka.jobs.heal import Heal
+from ostraka.jobs.rebalance import Rebalance
 from ostraka.jobs.report import JobReport, running
 from ostraka.jobs.scrub import Scrub
 from ostraka.nodes.superblock import Epoch
@@ -53,6 +54,7 @@ class Scheduler:
                 Collect(ground),
                 Checkpoint(ground),
                 Heal(ground),
+                Rebalance(ground),
                 Compact(ground, journal.owner),
                 Scrub(ground),
             ]

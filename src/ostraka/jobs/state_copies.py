@@ -26,10 +26,16 @@ def carriers(epoch: Epoch) -> list[Member]:
     return [d for d in epoch.members if d.state and d.up]
 
 
-async def restore(ground: Ground, *, override: bool = False) -> str | None:
+def staying(epoch: Epoch) -> list[Member]:
+    """Members that can carry a copy for good."""
+    return [d for d in epoch.members if d.up and not d.draining]
+
+
+async def restore(ground: Ground, *, override: bool = False, parity: int = 0) -> str | None:
     """Make copies until m+1 are on disks that are up, or no disk is left; what could not be done, or None.
 
-    ``override``: an operator's word, that the epoch may change without a majority.
+    ``override``: an operator's word, that the epoch may change without a majority. ``parity``: an m that the store is
+    to have next, if it is larger.
     """
     membership = ground.membership
     if membership.read_only and not override:
@@ -42,9 +48,9 @@ async def restore(ground: Ground, *, override: bool = False) -> str | None:
         except OstrakaError as error:
             return error.message
         epoch = membership.epoch
-        if len(carriers(epoch)) >= min(epoch.m + 1, sum(d.up for d in epoch.members)):
-            return problem
-        free = [d for d in epoch.members if d.up and not d.state and d.number not in tried]
+        if len([d for d in staying(epoch) if d.state]) >= min(max(epoch.m, parity) + 1, len(staying(epoch))):
+            return problem or (None if parity else await _relieve(ground))
+        free = [d for d in staying(epoch) if not d.state and d.number not in tried]
         if not free:
             return problem or "no disk is left for a copy of the state"
         # a disk that is new holds nothing else that could be lost with it
@@ -55,6 +61,30 @@ async def restore(ground: Ground, *, override: bool = False) -> str | None:
         except (OstrakaError, OSError) as error:
             problem = f"no copy of the state on disk {member.number}: {error}"
             log.error("%s", problem)
+
+
+async def _relieve(ground: Ground) -> str | None:
+    """There are copies enough: those on disks that are drained, and those beyond m+1, are taken out of use. First the
+    epoch no longer counts them, then commits no longer go there: until then they are as good as any."""
+    membership = ground.membership
+
+    def change() -> None:
+        with membership.exclusive():
+            epoch = membership.epoch
+            kept = [d.number for d in staying(epoch) if d.state][: epoch.m + 1]
+            surplus = {d.number for d in carriers(epoch) if d.number not in kept}
+            if len(kept) == epoch.m + 1 and surplus and not membership.read_only:
+                log.info("disks %s need no copy of the state any more", ", ".join(map(str, sorted(surplus))))
+                membership.change(
+                    [msgspec.structs.replace(d, state=d.state and d.number not in surplus) for d in epoch.members]
+                )
+
+    try:
+        await in_thread(change)
+        await _forget_lost(ground)
+    except OstrakaError as error:
+        return error.message
+    return None
 
 
 async def make_copy(ground: Ground, member: Member, *, override: bool = False) -> None:
@@ -97,12 +127,12 @@ def _record(ground: Ground, number: int, override: bool) -> None:
 
 
 async def _forget_lost(ground: Ground) -> None:
-    """Commits no longer go to copies whose disks are down or gone; the last copy is kept until there is another."""
+    """Commits no longer go to copies that do not count; the last copy is kept until there is another."""
     membership, state = ground.membership, ground.state
     epoch = membership.epoch
-    up = {d.disk_id for d in epoch.members if d.up}
+    counted = {d.disk_id for d in carriers(epoch)}
     copies = state.meta().copies
-    if any(position.disk in up for position in copies):
+    if any(position.disk in counted for position in copies):
         for position in copies:
-            if position.disk not in up:
+            if position.disk not in counted:
                 await finish(state.drop(position.disk, epoch.number))

@@ -7,7 +7,7 @@ Where shards lie on disks that are gone for good and no other disk is free for t
 narrower stripe with the same m (ENGINE 2); the old stripe waits in the zero queue for the readers in flight.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -112,10 +112,10 @@ async def _mend_once(ground: Ground, named: Named) -> Mended | None:
     except (Unavailable, Full) as error:
         if not _stands(ground, named):
             return None
-        return await _rewrite(ground, named) if _must_move(ground, old) else await _away(ground, old, error.message)
+        return await rewrite(ground, named) if _must_move(ground, old) else await _away(ground, old, error.message)
     if new is not None and _must_move(ground, new):
         pool.settle([new])
-        return await _rewrite(ground, named)
+        return await rewrite(ground, named)
     if new is None:
         return Mended("whole") if await _commit(ground, named, old) else None
     try:
@@ -148,8 +148,8 @@ def _must_move(ground: Ground, stripe: Stripe) -> bool:
     return len(membership.up()) > membership.m
 
 
-async def _rewrite(ground: Ground, named: Named) -> Mended | None:
-    """Read the body and write it as a stripe of its own."""
+async def rewrite(ground: Ground, named: Named) -> Mended | None:
+    """Read the body and write it as a stripe of its own, as wide as stripes are now. None when the row changed."""
     pool, old = ground.pool, named.stripe
     try:
         body = await pool.read(old, 0, old.length)
@@ -181,6 +181,29 @@ async def _commit(ground: Ground, named: Named, new: Stripe) -> bool:
     except Rejected:
         return False
     return True
+
+
+async def relocate(ground: Ground, named: Named, targets: Mapping[int, int]) -> Stripe | None:
+    """Have shards (index to disk) of the stripe that this row names lie on other disks; the stripe as it became, or
+    None when the row changed. Raises what keeps all of them from being moved.
+
+    The bytes are synced on the new disk, then one commit names it, and only then is the old disk told. A reader that
+    looked the row up before finds the shard gone at worst: it computes it, or looks the row up again. After a crash
+    one of the two copies is named by nobody, and compaction finds it.
+    """
+    pool, old = ground.pool, named.stripe
+    new = await pool.move(named.owner, named.owner_id, old, targets)
+    moved = {index: new.disks[index] for index in targets if new.disks[index] != old.disks[index]}
+    row = encode(msgspec.structs.replace(named.row, stripe=new))
+    try:
+        await ground.state.commit(Mutation([Equals(named.key, named.value)], [Put(named.key, row)]))
+    except Rejected:
+        pool.give_up(old, moved)
+        return None
+    finally:
+        pool.settle([new])
+    pool.give_up(old, {index: old.disks[index] for index in moved})
+    return new
 
 
 def describe(bad: list[ShardHealth]) -> str:

@@ -57,17 +57,33 @@ class LocalWord:
         return self._value
 
 
-def succeed(epoch: Epoch, members: Sequence[Member], host: Host, next_number: int | None = None) -> Epoch:
+def succeed(
+    epoch: Epoch,
+    members: Sequence[Member],
+    host: Host,
+    next_number: int | None = None,
+    geometry: tuple[int, int] | None = None,
+) -> Epoch:
     """The epoch after this one, with those members."""
+    k, m = geometry or (epoch.k, epoch.m)
     return Epoch(
         number=epoch.number + 1,
         id=host.random(16),
-        k=epoch.k,
-        m=epoch.m,
+        k=k,
+        m=m,
         members=tuple(members),
         next_number=epoch.next_number if next_number is None else next_number,
         history=(epoch.id, *epoch.history)[:HISTORY_MAX],
     )
+
+
+def with_drains_called_off(members: Sequence[Member], m: int) -> list[Member]:
+    """The members; none of them drains if that left too few disks for new stripes: to write comes first."""
+    staying = sum(d.up and not d.draining for d in members)
+    if staying > m or not any(d.draining and d.up for d in members):
+        return list(members)
+    log.warning("only %d other disks are up: disks that were being drained take new data again", staying)
+    return [msgspec.structs.replace(d, draining=0) for d in members]
 
 
 def majority(epoch: Epoch) -> int:
@@ -129,7 +145,7 @@ class Membership:
         return self.epoch.m
 
     def up(self) -> Sequence[Disk]:
-        """Disks that new stripes may use; raises Unavailable while the store is read-only."""
+        """Disks that new shards may go to; raises Unavailable while the store is read-only."""
         if self._word.load() != self._seen or (self._doubt and self._host.clock.monotonic() >= self._look_at):
             self.refresh()
         if self.read_only:
@@ -143,6 +159,10 @@ class Membership:
 
     def gone(self, number: int) -> bool:
         return self.epoch.member(number) is None
+
+    def draining(self) -> dict[int, int]:
+        """Disks that are to leave: number to the epoch since which they get nothing new."""
+        return {d.number: d.draining for d in self.epoch.members if d.draining}
 
     async def failed(self, number: int, error: BaseException) -> None:
         await asyncio.to_thread(self.evict, number, error)
@@ -168,10 +188,17 @@ class Membership:
             log.error("disk %d (%s) failed and is taken out of service: %s", number, self.paths.get(number), error)
             self.change([msgspec.structs.replace(d, up=False) if d.number == number else d for d in self.epoch.members])
 
-    def change(self, members: Sequence[Member], *, next_number: int | None = None, override: bool = False) -> Epoch:
+    def change(
+        self,
+        members: Sequence[Member],
+        *,
+        next_number: int | None = None,
+        override: bool = False,
+        geometry: tuple[int, int] | None = None,
+    ) -> Epoch:
         """Commit a new membership: synced on a strict majority, or (``override``, an operator's word) on at least
         N-m members. Disks that cannot be written are called down in the same breath. Call it under `exclusive`
-        or where nobody else can change it.
+        or where nobody else can change it. ``geometry``: (k, m) of stripes that are written from now on.
 
         Raises Unavailable, and the store is read-only, when too few can be written. If that is plain before anything
         is, nothing is: the disks stay as they were, and only this process knows what it misses.
@@ -188,7 +215,8 @@ class Membership:
             self._recompute()
             raise Unavailable(self.read_only or _too_few(there, len(wanted), needed), reason="read-only")
         while True:
-            epoch = succeed(self.epoch, wanted, self._host, next_number)
+            wanted = with_drains_called_off(wanted, (geometry or (0, self.epoch.m))[1])
+            epoch = succeed(self.epoch, wanted, self._host, next_number, geometry)
             failed = self._publish(epoch)
             written = sum(1 for d in epoch.members if d.up) - len(failed)
             # adopted even if too few have it: some disks hold it now, and whatever comes next must descend from it
@@ -302,6 +330,11 @@ class Membership:
                     self._join(member)
             self._recompute()
 
+    def tell(self) -> None:
+        """Have every process look which epoch is the newest: who wrote it may have died before it told."""
+        with self.exclusive():
+            self._word.bump()
+
     def _adopt(self, epoch: Epoch) -> None:
         if epoch.number <= self.epoch.number and epoch.id != self.epoch.id:
             raise Corrupt(f"epoch {epoch.number} after {self.epoch.number}", reason="epoch")
@@ -328,7 +361,7 @@ class Membership:
     def _recompute(self) -> None:
         up = [d for d in self.epoch.members if d.up]
         here = [d for d in up if d.number in self.paths]
-        self._up = tuple(self._disks[d.number] for d in up if d.number in self._disks)
+        self._up = tuple(self._disks[d.number] for d in up if d.number in self._disks and not d.draining)
         self._reachable = {d.number: self._disks[d.number] for d in up if d.number in self._disks}
         self.read_only = self._doubt
         if len(here) < majority(self.epoch):

@@ -185,8 +185,8 @@ def judge(
     newest = _newest(formed)
     if ec is not None and ec != (newest.k, newest.m):
         raise Refused(
-            f"the store was formatted with --ec {newest.k}+{newest.m} and cannot be opened as {ec[0]}+{ec[1]}: "
-            "leave --ec out",
+            f"the geometry of the store is {newest.k}+{newest.m}, and it cannot be opened as --ec {ec[0]}+{ec[1]}: "
+            "leave --ec out (`ostraka disk geometry` changes it)",
             reason="geometry",
         )
     return _match(found, store_id, newest, joined)
@@ -245,6 +245,8 @@ def _match(found: Sequence[Found], store_id: bytes, epoch: Epoch, joined: Sequen
             member = by_id.get(f.block.disk_id)
             if f.block.store_id != store_id:
                 blank.append(f)
+            elif member is None and _drained(f.block):
+                warnings.append(f"{f.path} was drained and is no disk of this store any more: leave it out")
             elif member is None and joined:
                 warnings.append(f"{f.path} was replaced and is no disk of this store any more: leave it out")
             elif member is None:
@@ -292,6 +294,11 @@ def _match(found: Sequence[Found], store_id: bytes, epoch: Epoch, joined: Sequen
             reason="too-few",
         )
     return Opening(store_id, epoch, present, stale, missing, warnings)
+
+
+def _drained(block: Superblock) -> bool:
+    """Whether a disk that is no member any more was on its way out when it last heard of the others."""
+    return any(d.disk_id == block.disk_id and d.draining for d in block.epoch.members)
 
 
 Prepare = Callable[[bytes, Epoch, Mapping[int, Path]], None]

@@ -6,7 +6,7 @@ weight. Stripes record where they were put, so the ring is asked only when somet
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from xxhash import xxh3_64_intdigest
 
@@ -23,3 +23,13 @@ def order(key: bytes, disks: Iterable[tuple[int, float]]) -> list[int]:
             scores.append((-weight / math.log(uniform), number))
     scores.sort(reverse=True)
     return [number for _, number in scores]
+
+
+def moves(disks: Sequence[int], wanted: Sequence[int], leaving: Collection[int], *, level: bool) -> dict[int, int]:
+    """The fewest shards that have to move (index to new disk) so that none is on a disk that is ``leaving`` and, if
+    ``level``, all are on the first of the ``wanted`` disks. Fewer when there is no disk for one."""
+    out = [index for index, number in enumerate(disks) if number in leaving]
+    if level:
+        wanted = wanted[: len(disks)]
+        out += [index for index, number in enumerate(disks) if number not in wanted and number not in leaving]
+    return dict(zip(out, (number for number in wanted if number not in disks), strict=False))

@@ -31,6 +31,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     since: int  # the epoch in which it last came up: a disk that has not seen it is stale
     healing: bool = False  # it came back or is new: its shards count once the heal job has verified them
     path: str = ""  # where a disk that joined a serving store is, for the other processes; directories may move later
+    draining: int = 0  # the epoch since which it gets nothing new, because it is to leave; 0: it stays
 
 
 class Epoch(msgspec.Struct, frozen=True, array_like=True):

@@ -10,7 +10,7 @@ Belongs to one event loop; disks are called in the threads of lanes.py. Reading 
 import asyncio
 import mmap
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Final
@@ -28,6 +28,7 @@ from ostraka.pools.erasure import codec
 from ostraka.pools.lanes import Lanes
 from ostraka.pools.reading import COMPUTE_INLINE_MAX, Counters, Outcome, StripeReader, all_of
 from ostraka.pools.types import Owner, ShardHealth, Stripe, StripeBuffer
+from ostraka.shared import InFlight, SharedWords
 
 _WRITE_IDS: Final = 256
 
@@ -35,9 +36,18 @@ _WRITE_IDS: Final = 256
 class ErasurePool:
     """Implements pools.types.Pool over the disks of a store."""
 
-    def __init__(self, members: Members, host: Host, limits: Limits, executor: Executor | None = None) -> None:
-        """``executor`` is where large bodies are encoded; without one the pool has threads of its own for that."""
+    def __init__(
+        self,
+        members: Members,
+        host: Host,
+        limits: Limits,
+        executor: Executor | None = None,
+        in_flight: InFlight | None = None,
+    ) -> None:
+        """``executor`` is where large bodies are encoded; without one the pool has threads of its own for that.
+        ``in_flight`` is told of each write, from before its disks are chosen until its stripe is decided."""
         self._members = members
+        self._in_flight = in_flight or InFlight(lambda: 0, SharedWords(1, 1), 0)
         self._host = host
         self._limits = limits
         self._lanes = Lanes(host, limits, executor)
@@ -60,6 +70,16 @@ class ErasurePool:
         return self.buffers.lend_beyond(size)
 
     async def write(self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int) -> Stripe:
+        token = self._in_flight.enter()
+        try:
+            stripe = await self._write(owner, owner_id, body, length)
+        except BaseException:
+            self._in_flight.leave(token)
+            raise
+        self._in_flight.named(token, stripe.write_id)
+        return stripe
+
+    async def _write(self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int) -> Stripe:
         if not isinstance(body, PooledBuffer | Buffer):
             body = body.view  # memory of another pool: as good as any other buffer
         avoid: dict[int, bool] = {}  # disks that did not take a shard of this body: True if only for want of room
@@ -150,10 +170,10 @@ class ErasurePool:
                         self.counters.write_errors += 1
                         await self._members.failed(number, error)
                 if missing and not self._replace(stripe, places, missing, avoid):
-                    self._give_up(stripe, written)
+                    self.give_up(stripe, written)
                     return None
         except BaseException:
-            self._give_up(stripe, written)
+            self.give_up(stripe, written)
             raise
         return msgspec.structs.replace(stripe, disks=tuple(places[i] for i in range(stripe.k + stripe.m)))
 
@@ -224,14 +244,7 @@ class ErasurePool:
 
     def _orphan(self, stripe: Stripe, number: int, index: int, future: "asyncio.Future[None]") -> None:
         if not future.cancelled() and future.exception() is None:
-            self._give_up(stripe, {index: number})
-
-    def _give_up(self, stripe: Stripe, written: dict[int, int]) -> None:
-        """Shards that nobody will name: dead bytes."""
-        for index, number in written.items():
-            disk = self._members.disk(number)
-            if disk is not None:
-                self._forget(self._lanes.of(disk).writes.call(partial(disk.release, [(stripe.write_id, index)])))
+            self.give_up(stripe, {index: number})
 
     def _forget(self, future: "asyncio.Future[Any]") -> None:
         """Own a call whose outcome changes nothing (a disk that fails now is found out by the next write)."""
@@ -260,6 +273,7 @@ class ErasurePool:
 
     def settle(self, stripes: Iterable[Stripe]) -> None:
         for stripe in stripes:
+            self._in_flight.decided((stripe.write_id,))
             for number in set(stripe.disks):
                 disk = self._members.disk(number)
                 if disk is not None:
@@ -270,6 +284,7 @@ class ErasurePool:
 
     async def release(self, stripes: Sequence[tuple[Owner, bytes, Stripe]]) -> None:
         by_disk: dict[int, list[tuple[bytes, int]]] = {}
+        self._in_flight.decided(stripe.write_id for _, _, stripe in stripes)
         for _, _, stripe in stripes:
             for index, number in enumerate(stripe.disks):
                 by_disk.setdefault(number, []).append((stripe.write_id, index))
@@ -311,7 +326,21 @@ class ErasurePool:
         if not targets:
             raise Unavailable(f"stripe {stripe.write_id.hex()}: no disk to rebuild on", reason="disks")
         shards = await self._rebuild(stripe, health, sorted(targets))
-        places = dict(enumerate(stripe.disks)) | targets
+        written = await self._write_anew(owner, owner_id, stripe, targets, shards)
+        self.counters.repaired_shards += len(written)
+        return _with(stripe, written)
+
+    async def _write_anew(
+        self,
+        owner: Owner,
+        owner_id: bytes,
+        stripe: Stripe,
+        targets: Mapping[int, int],
+        shards: Mapping[int, memoryview],
+    ) -> dict[int, int]:
+        """Write shards (index to disk) of a stripe that is there already; which of them were. Raises what kept all of
+        them from being written."""
+        places = dict(enumerate(stripe.disks)) | dict(targets)
         written: dict[int, int] = {}
         try:
             futures = {
@@ -325,10 +354,9 @@ class ErasurePool:
         except BaseException:  # also where a shard was to go that the stripe does not name yet
             self.settle([stripe, msgspec.structs.replace(stripe, disks=tuple(places.values()))])
             raise
-        self.counters.repaired_shards += len(written)
         if missing and not written:
             raise next(iter(failures.values()))
-        return msgspec.structs.replace(stripe, disks=tuple({**dict(enumerate(stripe.disks)), **written}.values()))
+        return written
 
     def _targets(self, stripe: Stripe, bad: list[ShardHealth]) -> dict[int, int]:
         """Where each bad shard is written anew: its own disk if that is up and answers, else one that has none. What
@@ -356,6 +384,36 @@ class ErasurePool:
         await self._reading.reconstruct(stripe, wanted, 0, [made[index] for index in wanted], bad, outcome)
         return made
 
+    # -- shards that move
+
+    def geometry(self) -> tuple[int, int]:
+        """(k, m) that a stripe would be written with now. Raises Unavailable."""
+        return self._geometry(len(self._members.up()), some_full=False)
+
+    def order(self, write_id: bytes) -> list[int]:
+        """Disks that may get new shards, in the order in which the stripe of this write id would be given them."""
+        return self._order(write_id, {disk.number: disk for disk in self._members.up()})
+
+    async def move(self, owner: Owner, owner_id: bytes, stripe: Stripe, targets: Mapping[int, int]) -> Stripe:
+        """Write shards (index to disk) of a stripe on other disks as well, from bytes that verify or were computed.
+
+        Returns the stripe that the caller commits in place of the old one; a shard that its new disk did not take
+        stays where it was. Then it settles that one, and gives up what lies where it is not named any more. Raises
+        Unavailable, Corrupt, Full and OSError when nothing was moved.
+        """
+        shards = {index: await self.buffers.lend(stripe.shard_size) for index in targets}
+        await self._reading.shards(stripe, shards)
+        written = await self._write_anew(owner, owner_id, stripe, targets, shards)
+        self.counters.moved_shards += len(written)
+        return _with(stripe, written)
+
+    def give_up(self, stripe: Stripe, places: Mapping[int, int]) -> None:
+        """Shards (index to disk) that no row names any more, or ever will: dead bytes."""
+        for index, number in places.items():
+            disk = self._members.disk(number)
+            if disk is not None:
+                self._forget(self._lanes.of(disk).writes.call(partial(disk.release, [(stripe.write_id, index)])))
+
     async def close(self) -> None:
         """Wait for what is under way and end the threads. Closes no disks: they belong to the members."""
         while self._background:
@@ -363,3 +421,9 @@ class ErasurePool:
             await asyncio.sleep(0)  # what was given up just now adds calls of its own
         await self._lanes.close()
         self.buffers.close()
+
+
+def _with(stripe: Stripe, places: Mapping[int, int]) -> Stripe:
+    """The stripe with these shards (index to disk) elsewhere."""
+    disks = (places.get(index, number) for index, number in enumerate(stripe.disks))
+    return msgspec.structs.replace(stripe, disks=tuple(disks))

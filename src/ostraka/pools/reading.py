@@ -7,7 +7,7 @@ Corrupt if no disk that is away could change that, else Unavailable.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -43,6 +43,7 @@ class Counters(msgspec.Struct):
     replaced_shards: int = 0
     narrowed_stripes: int = 0
     repaired_shards: int = 0
+    moved_shards: int = 0
 
 
 class Outcome:
@@ -205,6 +206,14 @@ class StripeReader:
         else:
             await self._lanes.compute(run)
         self._counters.reconstructed_bytes += size * len(wanted)
+
+    async def shards(self, stripe: Stripe, into: Mapping[int, memoryview]) -> None:
+        """Fill these (index to memory of shard_size bytes) with whole shards, verified or computed from others."""
+        outcome = Outcome()
+        good = await all_of([self._read_part(stripe, i, 0, view, outcome) for i, view in into.items()])
+        bad = [index for index, read in zip(into, good, strict=True) if not read]
+        if bad:
+            await self.reconstruct(stripe, bad, 0, [into[i] for i in bad], set(bad), outcome)
 
 
 async def all_of(waits: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

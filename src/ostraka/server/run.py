@@ -119,7 +119,9 @@ class _Service:
         self._close_sockets(None)
         known = None if self.supervisor.recovering else self._known()
         row = self.supervisor.owner.row
-        owner_main(self.config, self.paths, known, self.shared, row, self.limits, self.serving, ready)
+        # once it was opened the store is there, and its geometry may have been changed since
+        config = self.config if self.recovered is None else replace(self.config, ec=None, existing=True)
+        owner_main(config, self.paths, known, self.shared, row, self.limits, self.serving, ready)
 
     def _close_sockets(self, spare: socket.socket | None) -> None:
         """Let go of listening sockets in this process: an address refuses clients only when the last holder closed."""

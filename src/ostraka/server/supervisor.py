@@ -5,6 +5,9 @@ never the supervisor. The first child, the owner, recovers the store, then runs 
 others. Workers start when it is ready. All are forked from here after the modules are imported: a start costs
 milliseconds, and what they share is shared.
 
+`REOPEN` has all of them stop as they do at the end, and the store opened anew: between two of their requests, clients
+wait on the sockets.
+
 A worker that dies is replaced. One that dies of SIGBUS, SIGSEGV or SIGABRT may have met a damaged index or a dead disk,
 and one that ends with `INDEX_LOST` says so: then all workers stop, the store is recovered once more, and they start
 again.
@@ -36,6 +39,7 @@ BACKOFF_SECONDS_MAX = 10.0
 MEMORY_FAULTS = (-signal.SIGBUS, -signal.SIGSEGV, -signal.SIGABRT)  # LMDB aborts on a page that cannot be
 INDEX_LOST = 76  # exit status of a child that cannot use the state's index any more: as good as a memory fault
 PR_SET_PDEATHSIG = 1
+REOPEN = signal.SIGUSR1  # from the owner, when what is in use has to move, as the index of a disk that leaves
 ENDING = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
 
@@ -89,6 +93,7 @@ class Supervisor:
         self._meanwhile = meanwhile
         self.recovering = False  # what an owner that is forked now has to do first
         self._stopping = False
+        self._reopening = False
         self._announced = False
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -104,6 +109,7 @@ class Supervisor:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._asked_to_stop)
+        signal.signal(REOPEN, self._asked_to_reopen)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
         gc.freeze()  # children share it, as long as none of them looks for garbage in it
@@ -112,9 +118,12 @@ class Supervisor:
             while not self._stopping:
                 self._start_due()
                 self._wait(self._seconds_to_next_start())
-                if self._reap() and not self._stopping:
+                fault = self._reap()
+                if fault:
                     log.error("a process could not read the state: the store is recovered before it is served again")
+                if (fault or self._reopening) and not self._stopping:
                     self._stop_all()
+                    self._reopening = False
                     self._recover_until_it_works()
             return 0
         finally:
@@ -123,6 +132,9 @@ class Supervisor:
 
     def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
+
+    def _asked_to_reopen(self, number: int, frame: FrameType | None) -> None:
+        self._reopening = True
 
     def _recover(self) -> None:
         """Start the owner and wait until it has recovered the store. Raises what it said if it could not."""
@@ -304,7 +316,7 @@ def become_child(name: str, supervisor: int, main: Callable[[], None]) -> None:
     status = 1
     try:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, REOPEN):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to all: the supervisor decides
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

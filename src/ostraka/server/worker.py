@@ -27,7 +27,7 @@ from ostraka.s3.app import S3App
 from ostraka.s3.ops.call import Config, valid_bucket_name
 from ostraka.server.control import ControlServer
 from ostraka.server.observe import Observer
-from ostraka.server.supervisor import INDEX_LOST
+from ostraka.server.supervisor import INDEX_LOST, REOPEN
 from ostraka.shared import Shared
 from ostraka.store.accounts import ROOT_NAME
 from ostraka.store.recovery import Recovered
@@ -121,7 +121,9 @@ def owner_main(
     async def _work(store: Store) -> None:
         store.state.on_index_lost = _abandon
         store.serving = serving
+        store.reopen = lambda: os.kill(serving.pid, REOPEN)
         shared.root_changes.bump()  # an owner before us may have died between a change and its telling
+        store.membership.tell()  # and so of the epoch
         store.held.take_others(store.membership.paths.values(), paths)  # an owner before us had locked them
         await apply_settings(config, store)
         control = ControlServer(store, limits)

@@ -12,7 +12,7 @@ from typing import Any
 from ostraka.jobs import report
 from ostraka.objects import recipes
 from ostraka.objects.types import Bucket
-from ostraka.store import credentials, disks, fsck, status
+from ostraka.store import credentials, disks, fsck, layout, status
 from ostraka.store.accounts import ROOT_NAME
 from ostraka.store.disks import Progress
 from ostraka.store.store import Store
@@ -53,6 +53,22 @@ async def _disk_replace(store: Store, progress: Progress, *, new: str, old: str 
 
 async def _disk_forget(store: Store, progress: Progress, *, old: str) -> dict[str, Any]:
     return await disks.forget(store, progress, old=old)
+
+
+async def _disk_add(store: Store, progress: Progress, *, new: str) -> dict[str, Any]:
+    return await layout.add(store, progress, new=new)
+
+
+async def _disk_drain(store: Store, progress: Progress, *, disk: str, cancel: bool = False) -> dict[str, Any]:
+    return await layout.drain(store, progress, disk=disk, cancel=cancel)
+
+
+async def _disk_geometry(store: Store, progress: Progress, *, k: int, m: int, convert: bool = False) -> dict[str, Any]:
+    return await layout.geometry(store, progress, k=k, m=m, convert=convert)
+
+
+async def _disk_wait(store: Store, progress: Progress, *, disk: int | None = None) -> dict[str, Any]:
+    return await layout.wait(store, progress, disk=disk)
 
 
 async def _fsck(store: Store, progress: Progress, *, repair: bool = False) -> dict[str, Any]:
@@ -99,12 +115,27 @@ OPERATIONS: dict[str, Operation] = {
     "bucket-storage": _bucket_storage,
     "credentials-rotate": _credentials_rotate,
     "credentials-show": _credentials_show,
+    "disk-add": _disk_add,
+    "disk-drain": _disk_drain,
+    "disk-geometry": _disk_geometry,
     "disk-ls": _disk_ls,
     "disk-replace": _disk_replace,
     "disk-forget": _disk_forget,
+    "disk-wait": _disk_wait,
     "endpoint": _endpoint,
     "fsck": _fsck,
     "job-ls": _job_ls,
     "status": _status,
 }
-AT_ONCE = frozenset({"account-ls", "bucket-storage", "credentials-show", "disk-ls", "endpoint", "job-ls", "status"})
+AT_ONCE = frozenset(
+    {
+        "account-ls",
+        "bucket-storage",
+        "credentials-show",
+        "disk-ls",
+        "disk-wait",
+        "endpoint",
+        "job-ls",
+        "status",
+    }
+)

@@ -9,6 +9,7 @@ import msgspec
 from ostraka import __version__
 from ostraka.jobs import report, state_copies
 from ostraka.jobs.ground import in_thread, within
+from ostraka.jobs.rebalance import old_geometries
 from ostraka.objects.rows import BUCKET
 from ostraka.state import rows_under
 from ostraka.store import disks
@@ -24,6 +25,7 @@ async def status(store: Store) -> dict[str, Any]:
     serving = store.serving
     jobs = jobs_of(store)
     hurt = await in_thread(report.hurt, store.state)
+    old = old_geometries(store)
     return {
         "version": __version__,
         "store_id": store.membership.store_id.hex(),
@@ -31,12 +33,14 @@ async def status(store: Store) -> dict[str, Any]:
         "pid": serving.pid if serving else None,
         "k": epoch.k,
         "m": epoch.m,
+        "old_geometries": [f"{k}+{m}" for k, m in old],
+        "bears": min([epoch.m, *(m for _, m in old)]),
         "epoch": epoch.number,
         "read_only": store.membership.read_only or None,
         "disks": listed["disks"],
         "state": {
             "copies": len(carriers),
-            "wanted": min(epoch.m + 1, len(epoch.members)),
+            "wanted": min(epoch.m + 1, sum(not member.draining for member in epoch.members)),
             "disks": [member.number for member in carriers],
             "commit": meta.commit,
             "log_bytes": meta.log_bytes,
@@ -58,7 +62,11 @@ def jobs_of(store: Store) -> list[report.JobReport]:
 
 async def _room(store: Store, listed: list[dict[str, Any]]) -> dict[str, int]:
     """Bytes of objects that still fit, and that fit in all, as erasure coding has it and beyond what is held back."""
-    answering = {row["number"]: Path(row["path"]) for row in listed if row["free"] is not None and row["path"]}
+    answering = {
+        row["number"]: Path(row["path"])
+        for row in listed
+        if row["free"] is not None and row["path"] and row["status"] != "draining"
+    }
     try:
         devices = await within(
             store.limits.disk_seconds_max,
@@ -130,7 +138,7 @@ def _problems(
         if on_disk is not None and not trouble and not on_disk.space.left():
             way_out = "delete objects, or replace the disk by a larger one (`ostraka disk replace`)"
             tell(f"disk {disk['number']}{where} has no room left for writes", way_out)
-    wanted = min(epoch.m + 1, sum(member.up for member in epoch.members))
+    wanted = min(epoch.m + 1, len(state_copies.staying(epoch)))
     copies = len(state_copies.carriers(epoch))
     if copies < wanted:
         tell(f"{copies} of {wanted} copies of the state are current", "the heal job makes others: `ostraka job ls`")

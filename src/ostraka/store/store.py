@@ -7,7 +7,7 @@ alone with the store does both in one process (`open_here`).
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from ostraka.chunks.store import ChunkStore
 from ostraka.errors import NO_ROOM, Full, OstrakaError, Unavailable
 from ostraka.host import Host
 from ostraka.jobs.damage import DamageJournal
+from ostraka.jobs.ground import in_thread
 from ostraka.jobs.scheduler import Scheduler
 from ostraka.limits import LIMITS, Limits
 from ostraka.metrics import Board, Metric
@@ -33,7 +34,7 @@ from ostraka.nodes.types import Disk
 from ostraka.objects import rows as object_rows
 from ostraka.objects.store import ObjectStore
 from ostraka.pools.pool import ErasurePool
-from ostraka.shared import Pins, Shared
+from ostraka.shared import InFlight, Pins, Shared
 from ostraka.state import totals
 from ostraka.state.embedded import EmbeddedState
 from ostraka.state.engine import OnCopyFailed
@@ -98,11 +99,13 @@ class Store:
         )
         self.serving: Serving | None = None  # set by the one process that answers for the service
         self.jobs: Scheduler | None = None  # set where they run
+        self.reopen: Callable[[], None] | None = None  # set by a server: closes the store everywhere, and opens it anew
         self.held = Held(host)
         self.threads = ThreadPoolExecutor(max(THREADS_MIN, 4 * (os.cpu_count() or 1)), "ostraka")
         self.pins = Pins(state.sequence_lately, shared.pins, row)
         self.journal = DamageJournal(state)
-        self.pool = ErasurePool(membership, host, limits, self.threads)
+        self.in_flight = InFlight(lambda: membership.epoch.number, shared.writes, row)
+        self.pool = ErasurePool(membership, host, limits, self.threads, self.in_flight)
         self.pool.on_damage = self.journal.stripe
         self.chunks = ChunkStore(
             self.pool,
@@ -128,6 +131,7 @@ class Store:
         )
         self.objects.core.room = self._room
         self._room_until = 0.0
+        self._gone: set[int] = set()
 
     def _room(self) -> None:
         """Full while a disk that carries the state has no more room than deletes and compaction need (ENGINE 22)."""
@@ -143,7 +147,21 @@ class Store:
     async def tend(self) -> None:
         """What a serving process has to do once in `TEND_SECONDS`: pay what is owed, let old readers go."""
         self.pins.age(int(self.limits.pin_seconds_max // TEND_SECONDS))
+        await self._close_gone()
         await self.objects.core.pay()
+
+    async def _close_gone(self) -> None:
+        """Close disks that left the store; a turn after that was seen, when nobody can be reading them any more."""
+        for number in [n for n in self._gone if n in self.disks]:
+            disk = self.disks.pop(number)
+            with contextlib.suppress(OSError, OstrakaError):
+                await in_thread(disk.close)
+        self._gone = {number for number in self.disks if self.membership.gone(number)}
+
+    def holds_index(self, number: int) -> bool:
+        """Whether the index of the state is on that disk, as long as the store is open."""
+        path = self.membership.paths.get(number)
+        return path is not None and Path(self.recovered.index).parent == path
 
     def live_incarnations(self) -> set[bytes]:
         """Of all processes of this store that have not certainly ended."""
