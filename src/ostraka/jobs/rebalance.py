@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from ostraka.chunks.rows import CHUNK_TOTAL, PACK_TOTAL
 from ostraka.errors import Corrupt, Full, OstrakaError, Unavailable
 from ostraka.jobs import heal
 from ostraka.jobs.ground import Budget, Ground, Progress, in_thread, together
@@ -27,6 +28,7 @@ from ostraka.jobs.stripes import MOVES_MAX, Named, pages, read_named, relocate, 
 from ostraka.nodes import ring
 from ostraka.nodes.superblock import Epoch
 from ostraka.objects.rows import INCARNATION
+from ostraka.state import totals
 from ostraka.state.tables import rows_under
 from ostraka.state.types import Mutation, Put
 
@@ -141,7 +143,7 @@ class Rebalance:
         record = self.record
         if not note and record.held:
             note = f"{record.held} stripes stay where they are: their new disks have no room, or are away"
-        return Progress(record.examined, max(record.total, record.examined), more, again_in, note)
+        return Progress(record.examined, max(record.total, record.examined) or None, more, again_in, note)
 
     def _waits_for(self) -> str:
         if self.record.left:
@@ -158,7 +160,7 @@ class Rebalance:
                 layout=layout,
                 since=since,
                 settled=self._settled(since),
-                total=await in_thread(self._estimate),
+                total=self._count(),
                 old=record.old,
                 convert=record.convert,
             )
@@ -172,12 +174,10 @@ class Rebalance:
         alive = ground.live_incarnations()
         return all(key[1:] in alive for key, _ in rows_under(ground.state, INCARNATION))
 
-    def _estimate(self) -> int:
-        """About how many stripes there are: as many as the disks hold shards, by the width of the first few."""
-        shards = sum(disk.index.count() for disk in self._ground.disks.values())
-        page = next(pages(self._ground.state, b"", PAGE), [])
-        widths = [len(read_named(key, value).stripe.disks) for key, value in page]
-        return shards * len(widths) // sum(widths) if widths else 0
+    def _count(self) -> int:
+        """How many stripes the state names; 0 while nobody counted them."""
+        kept = (totals.read(self._ground.state, name, width) for name, width in ((CHUNK_TOTAL, 4), (PACK_TOTAL, 5)))
+        return sum(found[0] for found in kept if found is not None)
 
     async def _walk(self, budget: Budget) -> bool:
         """Go on with the pass; True when it is at its end."""
