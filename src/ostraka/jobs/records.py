@@ -47,10 +47,11 @@ class RebalanceRecord(msgspec.Struct, frozen=True, array_like=True):
     """How far rebalancing has come. ``layout``: what the pass is for, first seen in epoch ``since``; when it has
     ``ended``, shards are where that wants them.
 
-    The pass has come to ``cursor``, and has looked at ``examined`` of ``total`` stripes (as many as there were when it began). ``settled``: when it
-    began, no write was in flight that had chosen its disks before ``since``. ``left``: stripes that still have to
-    change; ``held``: those that were left as they are for want of room. ``old``: geometries that stripes may still
-    have and that are not the store's; such stripes are rewritten if ``convert`` says so.
+    The pass has come to ``cursor``, and has looked at ``examined`` of ``total`` stripes (as many as there were
+    when it began). ``settled``: when it began, no write was in flight that had chosen its disks before ``since``.
+    ``left``: stripes that still have to change; ``held``: those that were left as they are for want of room.
+    ``old``: geometries that stripes may still have and that are not the store's; such stripes are rewritten if
+    ``convert`` says so.
     """
 
     version: int = VERSION
