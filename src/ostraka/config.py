@@ -10,6 +10,7 @@ What is not known is not passed over in silence: an unknown key of the file is r
 one warning (orchestrators inject such names as ``OSTRAKA_PORT``). ``OSTRAKA_TEST_*`` belongs to tests and is ignored.
 """
 
+import base64
 import difflib
 import os
 import re
@@ -24,6 +25,7 @@ from ostraka.errors import Invalid
 PREFIX = "OSTRAKA_"
 TEST_PREFIX = "OSTRAKA_TEST_"
 EDITS_OF_A_SLIP = 2
+MASTER_KEY_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class ServeConfig:
     access_log: str = ""  # a file, or "-" for standard error; "": none
     root_access_key: str = ""
     root_secret_key: str = ""
+    master_key: tuple[bytes, ...] = field(default=(), repr=False)  # the first wraps, the others only open
     accounts: tuple[AccountSetting, ...] = ()
     buckets: tuple[BucketSetting, ...] = ()
     warnings: tuple[str, ...] = field(default=())
@@ -151,6 +154,40 @@ def parse_buckets(text: str) -> tuple[BucketSetting, ...]:
     return tuple(BucketSetting(name, account) for name, _, account in (i.partition(":") for i in items if i))
 
 
+def parse_master_keys(text: str) -> tuple[bytes, ...]:
+    """Master keys, one a line: 32 bytes each, in base64 or in 64 hex digits. Raises Invalid, and quotes none of it."""
+    found = []
+    for number, line in enumerate(filter(None, (t.strip() for t in text.splitlines())), 1):
+        try:
+            key = bytes.fromhex(line) if len(line) == 64 else base64.b64decode(line, validate=True)
+        except ValueError:
+            key = b""
+        if len(key) != MASTER_KEY_SIZE:
+            raise Invalid(
+                f"master key {number} is no {MASTER_KEY_SIZE} bytes in base64 or hex: `openssl rand -hex 32` makes one",
+                reason="master-key",
+            )
+        if key in found:
+            raise Invalid(f"master key {number} is given twice", reason="master-key")
+        found.append(key)
+    return tuple(found)
+
+
+def master_key_text(environment: Mapping[str, str] | None = None) -> str | None:
+    """What the environment says of master keys, for commands that open a store themselves. Raises Invalid."""
+    env = os.environ if environment is None else environment
+    variable = BY_NAME["master-key"].variable
+    text, file = env.get(variable, ""), env.get(variable + "_FILE", "")
+    if text and file:
+        raise Invalid(f"{variable} and {variable}_FILE are both set: set one", reason="config")
+    return secret_file(file, f"{variable}_FILE") if file else text or None
+
+
+def master_keys(environment: Mapping[str, str] | None = None) -> tuple[bytes, ...]:
+    """The same, read."""
+    return parse_master_keys(master_key_text(environment) or "")
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One row of the table from which flags, variables and file keys all follow."""
@@ -183,6 +220,12 @@ SERVE: tuple[Setting, ...] = (
     Setting("access-log", str, "FILE for one JSON line a request; - is standard error"),
     Setting("root-access-key", str, "access key of the root account", secret=True),
     Setting("root-secret-key", str, "secret key of the root account", secret=True),
+    Setting(
+        "master-key",
+        lambda v: parse_master_keys(str(v)),
+        "master key of encryption at rest: 32 bytes, base64 or hex; of several lines the first seals, the others open",
+        secret=True,
+    ),
     Setting(
         "accounts",
         lambda v: parse_accounts(str(v)),

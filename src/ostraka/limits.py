@@ -118,6 +118,8 @@ class Limits:
     list_keys_max: int = 1000
     delete_keys_max: int = 1000
     buckets_per_account_max: int = 10_000
+    keys_max: int = 1000  # keys that a store seals under, the customers' own not counted
+    key_versions_max: int = 100  # of one key: each rotation adds one, the re-wrapping of what it sealed drops the old
     xml_bytes_max: int = 8 * MIB
     tags_per_object_max: int = 10
     tags_per_bucket_max: int = 50

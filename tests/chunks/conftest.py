@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from ostraka.chunks import ChunkStore, Entry, Placed
+from ostraka.chunks.keyring import Keyring
+from ostraka.chunks.types import RECIPE
 from ostraka.host import Host
 from ostraka.limits import KIB, LIMITS, MIB, Limits
 from ostraka.state import Mutation, Operation, Precondition, Rejected
@@ -30,6 +32,7 @@ SMALL = replace(
     commit_wait_seconds_max=5.0,
 )
 SEED = 20261120
+MASTER = b"m" * 32
 
 
 class TurnedClock:
@@ -57,9 +60,15 @@ class Rig:
         self.damage: list[tuple[Entry, Exception]] = []
         self.state: Any = MemoryState(limits)
         self.pool: Any = MemoryPool(limits, self.host)
+        self.recipe = RECIPE
+        self.keyring = self.ring(MASTER)
         self.chunks = self.another()
 
-    def another(self) -> ChunkStore:
+    def ring(self, *masters: bytes) -> Keyring:
+        """The store's keys, as a process has them that was given these master keys."""
+        return Keyring(self.state, b"s" * 32, masters, host=self.host, limits=self.limits)
+
+    def another(self, keyring: Keyring | None = None) -> ChunkStore:
         """As another process has it: the same state and pool, nothing else in common."""
         return ChunkStore(
             self.pool,
@@ -69,6 +78,7 @@ class Rig:
             limits=self.limits,
             pinned_before=lambda: self.pinned,
             on_damage=lambda entry, error: self.damage.append((entry, error)),
+            keyring=keyring or self.keyring,
         )
 
     async def __aenter__(self) -> "Rig":
@@ -91,10 +101,10 @@ class Rig:
     async def place(self, body: bytes, chunks: ChunkStore | None = None) -> Placed:
         chunks = chunks or self.chunks
         if len(body) <= self.limits.pack_size_max:
-            return await chunks.place_small(body)
+            return await chunks.place_small(body, self.recipe)
         buffer = await chunks.buffer()
         buffer.view[: len(body)] = body
-        return await chunks.place(buffer, len(body))
+        return await chunks.place(buffer, len(body), self.recipe)
 
     async def commit(self, *placements: Placed, extra: Iterable[Precondition] = ()) -> None:
         """One commit for all of them, trying anew as long as only a chunk changed under it."""

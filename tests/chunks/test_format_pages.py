@@ -3,8 +3,13 @@
 import re
 from pathlib import Path
 
-from ostraka.chunks import frames, packs, rows
+from ostraka.chunks import frames, keyring, packs, rows, sealing
+from ostraka.chunks.keyring import Keyring
+from ostraka.chunks.sealing import AES_256_GCM, DataKey, Domain
 from ostraka.chunks.types import RECIPE, Codec, Recipe
+from ostraka.host import Host
+from ostraka.state import Mutation, Put
+from ostraka.state.memory import MemoryState
 
 FORMATS = Path(__file__).parents[2] / "docs" / "format"
 PLAIN = b"a" * 64 + bytes(range(64)) + b"the end."
@@ -52,3 +57,31 @@ def test_pack_page() -> None:
     plain = [packs.open_slot(memoryview(body)[s.offset : s.offset + s.stored], s) for s in slots]
     assert plain == [b"a small body", b"b" * 600]
     assert packs.build([(b"a small body", RECIPE), (b"b" * 600, RECIPE)]).body == body
+
+
+def said(page: str) -> dict[str, bytes]:
+    """The example's lines of the form ``name: hex``."""
+    lines = re.findall(r"^([a-z ]+): ((?:[0-9a-f]{2} ?)+)$", (FORMATS / page).read_text(), re.M)
+    return {name: bytes.fromhex(digits) for name, digits in lines}
+
+
+def test_sealing_page() -> None:
+    page, domain = said("sealing.md"), Domain(b"\1" * 8, 7, b"\2" * 32, b"\3" * 32)
+    seal = sealing.SEAL.pack(domain.id, 7, AES_256_GCM, page["wrapped"])
+    bound = b"\5" * 32 + sealing.PLACE.pack(1, 2, 0, 11)
+    for key in (DataKey(b"\4" * 32, AES_256_GCM), domain.open(seal, sealing.of_chunk(b"\5" * 32))):
+        assert key.seal(1, b"hello world", bound) == page["sealed"]
+        assert key.open(1, page["sealed"], bound) == b"hello world"
+        assert b"".join(mask.to_bytes(8, "big") for mask in key.masks(0, 2)) == page["masks"]
+
+
+async def test_key_rows_page() -> None:
+    page, state = said("key-rows.md"), MemoryState()
+    row = keyring.decode(page["key value"])
+    assert keyring.encode(row) == page["key value"]
+    assert (row.name, row.created, [v.number for v in row.versions]) == ("clay", 1.0, [1])
+    assert (keyring.id_key(b"\1" * 8), keyring.name_key("clay")) == (page["key row"], page["name row"])
+    rows_ = [Put(page["key row"], page["key value"]), Put(page["name row"], page["name value"])]
+    await state.commit(Mutation((), rows_))
+    domain = Keyring(state, b"s" * 32, [b"m" * 32], host=Host()).domain("clay")
+    assert (domain.id, domain.version, domain.secret, domain._wrapping) == (b"\1" * 8, 1, b"\3" * 32, b"\2" * 32)

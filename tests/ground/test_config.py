@@ -1,10 +1,11 @@
 """One name, three places; what is unknown is never passed over in silence."""
 
+import base64
 from pathlib import Path
 
 import pytest
 
-from ostraka.config import SERVE, AccountSetting, BucketSetting, parse_geometry, parse_listen, resolve
+from ostraka.config import SERVE, AccountSetting, BucketSetting, master_keys, parse_geometry, parse_listen, resolve
 from ostraka.errors import Invalid
 
 
@@ -100,3 +101,21 @@ def test_a_domain_that_is_no_host_name_is_refused(domain: str) -> None:
     with pytest.raises(Invalid, match="is no domain"):
         resolve({"domain": ("fine.org", domain)}, {})
     assert resolve({"domain": ("localhost", "s3_1.example.org")}, {}).domain == ("localhost", "s3_1.example.org")
+
+
+def test_master_keys_are_lines_of_base64_or_hex_and_are_never_shown(tmp_path: Path) -> None:
+    first, second = bytes(range(32)), bytes(range(32, 64))
+    file = tmp_path / "master"
+    file.write_text(f"{base64.b64encode(first).decode()}\n\n  {second.hex()}\n")
+    chosen = resolve({}, {"OSTRAKA_MASTER_KEY_FILE": str(file)})
+    assert chosen.master_key == (first, second) == master_keys({"OSTRAKA_MASTER_KEY_FILE": str(file)})
+    assert resolve({}, {"OSTRAKA_MASTER_KEY": first.hex()}).master_key == (first,)
+    assert resolve({}, {}).master_key == master_keys({}) == ()
+    assert str(first) not in repr(chosen)
+    for wrong in ("hush", first.hex()[:-2], base64.b64encode(first[:31]).decode(), f"{first.hex()}\n{first.hex()}"):
+        with pytest.raises(Invalid) as refused:
+            resolve({}, {"OSTRAKA_MASTER_KEY": wrong})
+        assert wrong.split("\n")[0] not in str(refused.value)
+        assert "OSTRAKA_MASTER_KEY" in str(refused.value)
+    with pytest.raises(Invalid, match="both set"):
+        master_keys({"OSTRAKA_MASTER_KEY": first.hex(), "OSTRAKA_MASTER_KEY_FILE": str(file)})

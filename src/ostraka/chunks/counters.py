@@ -9,6 +9,7 @@ _HELP = {
     "dedup_saved_bytes": "plaintext bytes that were not written because the chunk was there",
     "compressed_in_bytes": "plaintext bytes of chunks and slots that were stored compressed",
     "compressed_out_bytes": "stored bytes of the same",
+    "sealed_bytes": "plaintext bytes of chunks and slots that were stored encrypted",
     "packs": "packs written",
     "pack_slots": "small bodies written into packs",
     "pack_bytes": "stored bytes of packs",

@@ -1,10 +1,10 @@
-"""The stored form of a chunk: a frame table, then frames, each by itself compressed and checksummed.
+"""The stored form of a chunk: a frame table, then frames, each by itself compressed, sealed and checksummed.
 
 Plain functions over memory, meant for worker threads: hashing, compression and checksums run without the
 interpreter's lock. The format is docs/format/chunk.md. Nothing here knows where bytes are kept.
 
 The table stands in front, and a receive buffer leaves room for it there, so that a chunk that does not compress is
-written from the very memory it was received into.
+written from the very memory it was received into. Sealed frames need other memory: what was received is still read.
 """
 
 import functools
@@ -18,13 +18,13 @@ import lz4.block
 import zstandard
 from xxhash import xxh3_64_intdigest
 
+from ostraka.chunks.sealing import CIPHER_NONE, CIPHERS, PLACE, TAG_SIZE, DataKey
 from ostraka.chunks.types import RECIPE, Codec, Recipe
 from ostraka.errors import Corrupt, Refused
 from ostraka.host import Buffer
 
 MAGIC = b"OSTc"
 VERSION = 1
-CIPHER_NONE = 0
 
 HEADER = Layout(">4sBBHIIII8x")  # magic, version, cipher, reserved, frame size, frames, plain bytes, table size
 FRAME = Layout(">IB3xQ")  # stored bytes, codec, XXH3-64 of the plaintext
@@ -49,15 +49,16 @@ class Stored(NamedTuple):
 class FrameTable:
     """A verified frame table: where each frame is in the body, and what its plaintext must hash to."""
 
-    __slots__ = ("checksums", "codecs", "ends", "frame_size", "length", "table_size")
+    __slots__ = ("checksums", "cipher", "codecs", "ends", "frame_size", "length", "table_size")
 
-    def __init__(self, frame_size: int, length: int, table_size: int) -> None:
+    def __init__(self, frame_size: int, length: int, table_size: int, cipher: int = CIPHER_NONE) -> None:
         self.frame_size = frame_size
         self.length = length  # plaintext bytes of the chunk
         self.table_size = table_size
         self.ends = array("Q")  # where each frame ends in the body
         self.codecs = bytearray()
-        self.checksums = array("Q")
+        self.checksums = array("Q")  # of sealed frames as they stand there, masked
+        self.cipher = cipher
 
     def start(self, frame: int) -> int:
         """Offset of a frame in the body."""
@@ -148,8 +149,55 @@ def _compressed(pieces: list[memoryview], compress: Compress) -> list[Buffer] | 
     return frames
 
 
-def _table(size: int, length: int, frame_size: int, stored: list[tuple[int, Codec]], checksums: list[int]) -> bytes:
-    parts = [HEADER.pack(MAGIC, VERSION, CIPHER_NONE, 0, frame_size, len(stored), length, size)]
+def sealed_size(table: int, length: int, frame_size: int) -> int:
+    """Room that the stored form of a sealed chunk takes at most."""
+    return table + length + TAG_SIZE * frame_count(length, frame_size)
+
+
+def build_sealed(
+    room: memoryview,
+    table: int,
+    length: int,
+    frame_size: int,
+    recipe: Recipe,
+    key: DataKey,
+    chunk: bytes,
+    into: memoryview,
+) -> int:
+    """As build, each frame sealed under ``key``, which is for this alone; the stored form is put into ``into``
+    (`sealed_size` bytes). Returns its length."""
+    plain = room[table : table + length]
+    pieces = [plain[at : at + frame_size] for at in range(0, length, frame_size)]
+    count = len(pieces)
+    checksums = [xxh3_64_intdigest(p) ^ mask for p, mask in zip(pieces, key.masks(0, count), strict=True)]
+    packed = _compressed(pieces, compressor(recipe)) if recipe.codec != Codec.RAW else None
+    stored: list[tuple[int, Codec]] = []
+    at = table
+    for number, piece in enumerate(pieces):
+        frame = piece if packed is None else packed[number]
+        codec = Codec.RAW if frame is piece else recipe.codec
+        size = len(frame) + TAG_SIZE
+        key.seal_into(number, frame, _bound(chunk, number, count, codec, len(piece)), into[at : at + size])
+        stored.append((size, codec))
+        at += size
+    into[:table] = _table(table, length, frame_size, stored, checksums, key.cipher)
+    return at
+
+
+def _bound(chunk: bytes, number: int, count: int, codec: int, plain: int) -> bytes:
+    """What a sealed frame belongs to."""
+    return chunk + PLACE.pack(number, count, codec, plain)
+
+
+def _table(
+    size: int,
+    length: int,
+    frame_size: int,
+    stored: list[tuple[int, Codec]],
+    checksums: list[int],
+    cipher: int = CIPHER_NONE,
+) -> bytes:
+    parts = [HEADER.pack(MAGIC, VERSION, cipher, 0, frame_size, len(stored), length, size)]
     parts += [FRAME.pack(n, codec, checksum) for (n, codec), checksum in zip(stored, checksums, strict=True)]
     head = b"".join(parts).ljust(size - CHECKSUM.size, b"\0")
     return head + CHECKSUM.pack(xxh3_64_intdigest(head))
@@ -168,7 +216,7 @@ def parse(data: Buffer, length: int, body_length: int) -> FrameTable:
         raise Corrupt("no frame table where a chunk begins", reason="frame-table")
     if CHECKSUM.unpack_from(view, size - CHECKSUM.size)[0] != xxh3_64_intdigest(view[: size - CHECKSUM.size]):
         raise Corrupt("a frame table that does not match its checksum", reason="frame-table")
-    if version != VERSION or cipher != CIPHER_NONE:
+    if version != VERSION or (cipher != CIPHER_NONE and cipher not in CIPHERS):
         raise Refused(f"a chunk of version {version}, cipher {cipher}; this program reads {VERSION}", reason="version")
     if (
         plain != length
@@ -177,13 +225,14 @@ def parse(data: Buffer, length: int, body_length: int) -> FrameTable:
         or size < table_size(plain, frame_size)
     ):
         raise Corrupt("a frame table that belongs to another chunk", reason="frame-table")
-    table = FrameTable(frame_size, plain, size)
+    table = FrameTable(frame_size, plain, size, cipher)
+    tag = TAG_SIZE if cipher else 0
     end = size
     for number, (stored, codec, checksum) in enumerate(
         FRAME.iter_unpack(view[HEADER.size : HEADER.size + count * FRAME.size])
     ):
-        room = table.plain_size(number)
-        if stored > room or codec not in CODECS or (codec == Codec.RAW and stored != room):
+        room = table.plain_size(number) + tag
+        if not tag <= stored <= room or codec not in CODECS or (codec == Codec.RAW and stored != room):
             raise Corrupt(f"frame {number} of a chunk cannot be as its table says", reason="frame-table")
         end += stored
         table.ends.append(end)
@@ -219,6 +268,26 @@ def open_frames(
         out.append(stored)
         begin = end
     return out
+
+
+def open_sealed(
+    key: DataKey, chunk: bytes, data: memoryview, table: FrameTable, first: int, last: int, room: memoryview | None
+) -> list[Buffer]:
+    """As open_frames, of a chunk whose frames are sealed; its plaintext is one buffer."""
+    count = len(table.codecs)
+    base, size = table.start(first), (last - 1 - first) * table.frame_size + table.plain_size(last - 1)
+    plain = memoryview(bytearray(size)) if room is None else room[:size]
+    for frame, mask in zip(range(first, last), key.masks(first, last - first), strict=True):
+        at, length, codec = (frame - first) * table.frame_size, table.plain_size(frame), table.codecs[frame]
+        into = plain[at : at + length]
+        sealed = data[table.start(frame) - base : table.ends[frame] - base]
+        bound = _bound(chunk, frame, count, codec, length)
+        if codec == Codec.RAW:
+            key.open_into(frame, sealed, bound, into)
+        else:
+            inflate_into(codec, key.open(frame, sealed, bound), into)
+        _verify(into, table.checksums[frame] ^ mask, frame)
+    return [plain]
 
 
 def _unfold(data: memoryview, table: FrameTable, first: int, last: int, room: memoryview | None) -> memoryview:

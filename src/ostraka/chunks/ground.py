@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from ostraka.chunks.counters import Counters
 from ostraka.chunks.rows import named
-from ostraka.chunks.types import Entry
+from ostraka.chunks.sealing import DataKey, Domain, key_of
+from ostraka.chunks.types import Entry, Keyring
 from ostraka.errors import OstrakaError
 from ostraka.host import Host
 from ostraka.limits import Limits
@@ -54,10 +55,17 @@ class Ground:
     counters: Counters
     redundant: Callable[[Stripe], bool]  # is that stripe known to have all of its shards?
     on_damage: Callable[[Entry, OstrakaError], None]
+    keyring: Keyring
     tasks: Tasks = field(default_factory=Tasks)
 
     def in_thread(self, function: Callable[..., T], *arguments: object) -> "asyncio.Future[T]":
         return asyncio.get_running_loop().run_in_executor(self.executor, function, *arguments)
+
+    def data_key(self, seal: bytes, of: bytes, domain: Domain | None) -> DataKey:
+        """The key under a row's seal: of a customer's ``domain`` if it was made in that, else of one of the store's."""
+        if domain is not None and (domain.id, domain.version) == key_of(seal):
+            return domain.open(seal, of)
+        return self.keyring.open(seal, of)
 
     def settle(self, owner: Owner, owner_id: bytes, stripe: Stripe) -> None:
         """Whoever could commit this stripe has done so, or never will: tell the pool which (`Pool.settle`)."""

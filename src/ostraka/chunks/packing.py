@@ -3,6 +3,8 @@
 The path of every small PUT, so its cost counts in microseconds: one future a body, one task and one pool write a
 pack. A body that comes alone is written at once, and alone.
 
+A pack is sealed under one key: bodies wait for packs of their own domain's, and domains take turns.
+
 All bodies of a pack carry the same operation, Ensure(the pack's row): whichever commit lands first writes it. A slot
 without a counter row has exactly one reference, the one that comes with it. So a body whose commit is certainly
 rejected must be buried in a row that its neighbours may have committed: that is done once all of the pack's
@@ -17,6 +19,7 @@ from ostraka.chunks import packs
 from ostraka.chunks.ground import Ground
 from ostraka.chunks.references import bury
 from ostraka.chunks.rows import PACK_ID_SIZE, ROW_VERSION, SLOT, PackRow, decode_pack, encode, pack_key
+from ostraka.chunks.sealing import of_pack
 from ostraka.chunks.types import Entry, Kind, Recipe
 from ostraka.errors import Invalid, OstrakaError, Overloaded, TooLarge
 from ostraka.host import Buffer
@@ -86,7 +89,7 @@ class Packer:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: dict[bytes, deque[_Waiting]] = {}  # by domain; those that wait longest for a turn first
         self._waiting_bytes = 0
         self._in_flight = 0
         self._scheduled = False
@@ -105,7 +108,11 @@ class Packer:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[PlacedSlot] = loop.create_future()
         # bytes of our own: the caller may be cancelled and use its memory for something else while a thread reads it
-        self._waiting.append((body if type(body) is bytes else bytes(body), recipe, future))
+        group = b"" if recipe.domain is None else recipe.domain.group
+        queue = self._waiting.get(group)
+        if queue is None:
+            queue = self._waiting[group] = deque()
+        queue.append((body if type(body) is bytes else bytes(body), recipe, future))
         self._waiting_bytes += size
         if not self._scheduled and self._in_flight < limits.packs_in_flight_max:
             self._scheduled = True
@@ -137,7 +144,8 @@ class Packer:
 
     def _take(self) -> list[_Waiting]:
         """The next pack's bodies, within its bounds; those whose callers left are passed over."""
-        limits, waiting = self._ground.limits, self._waiting
+        limits, group = self._ground.limits, next(iter(self._waiting))
+        waiting = self._waiting.pop(group)
         batch: list[_Waiting] = []
         size = packs.head_size(0)
         while waiting and len(batch) < limits.pack_slots_max:
@@ -149,6 +157,8 @@ class Packer:
             if not future.cancelled():
                 batch.append((body, recipe, future))
                 size += len(body) + SLOT.size
+        if waiting:
+            self._waiting[group] = waiting
         self._room.set()
         return batch
 
@@ -156,11 +166,13 @@ class Packer:
         ground = self._ground
         try:
             bodies = [(body, recipe) for body, recipe, _ in batch]
-            if sum(len(body) for body, _ in bodies) <= BUILD_ON_LOOP_MAX:
-                built = packs.build(bodies)
-            else:
-                built = await ground.in_thread(packs.build, bodies)
             pack = ground.host.random(PACK_ID_SIZE)
+            domain = bodies[0][1].domain
+            seal, key = domain.new(of_pack(pack), ground.host) if domain is not None else (None, None)
+            if sum(len(body) for body, _ in bodies) <= BUILD_ON_LOOP_MAX:
+                built = packs.build(bodies, pack, key)
+            else:
+                built = await ground.in_thread(packs.build, bodies, pack, key)
             stripe = await ground.pool.write(Owner.PACK, pack, built.body, len(built.body))
         except Exception as error:
             for _, _, future in batch:
@@ -170,9 +182,11 @@ class Packer:
         finally:
             self._in_flight -= 1
             self._launch()
-        row = encode(PackRow(ROW_VERSION, built.slots, stripe))
+        row = encode(PackRow(ROW_VERSION, built.slots, stripe, seal))
         written = _WrittenPack(self, pack, stripe, row, len(batch))
         self._count(built)
+        if seal is not None:
+            ground.counters.add("sealed_bytes", sum(len(body) for body, _ in bodies))
         for number, (body, _, future) in enumerate(batch):
             placed = PlacedSlot(written, number, len(body))
             if future.done():

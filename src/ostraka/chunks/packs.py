@@ -11,8 +11,9 @@ from typing import NamedTuple
 from xxhash import xxh3_64_intdigest
 
 from ostraka.chunks import frames
-from ostraka.chunks.frames import CHECKSUM, CIPHER_NONE, KEEP_RATIO
+from ostraka.chunks.frames import CHECKSUM, KEEP_RATIO
 from ostraka.chunks.rows import SLOT, SLOT_CODEC, SLOT_DEAD, SLOT_GONE, PackRow, Slot, slots_of
+from ostraka.chunks.sealing import CIPHER_NONE, CIPHERS, PLACE, TAG_SIZE, DataKey, cipher_of
 from ostraka.chunks.types import Codec, Recipe
 from ostraka.errors import Corrupt, Refused
 from ostraka.host import Buffer
@@ -36,12 +37,14 @@ def head_size(count: int) -> int:
     return HEADER.size + count * SLOT.size + CHECKSUM.size
 
 
-def build(bodies: Sequence[tuple[bytes, Recipe]]) -> BuiltPack:
-    """Checksum each body, compress it by its recipe where that pays, and put them together."""
+def build(bodies: Sequence[tuple[bytes, Recipe]], pack: bytes = b"", key: DataKey | None = None) -> BuiltPack:
+    """Checksum each body, compress it by its recipe where that pays, and put them together; each sealed under
+    ``key``, if there is one, as a slot of this pack."""
     offset = head_size(len(bodies))
+    masks = [0] * len(bodies) if key is None else key.masks(0, len(bodies))
     slots, stored = [], []
     saved_in = saved_out = 0
-    for body, recipe in bodies:
+    for number, (body, recipe) in enumerate(bodies):
         size, codec, kept = len(body), Codec.RAW, body
         if size >= COMPRESS_FROM and recipe.codec != Codec.RAW:
             packed = frames.compressor(recipe)(body)
@@ -49,15 +52,25 @@ def build(bodies: Sequence[tuple[bytes, Recipe]]) -> BuiltPack:
                 kept, codec = packed, recipe.codec
                 saved_in += size
                 saved_out += len(packed)
-        slots.append(SLOT.pack(offset, len(kept), size, codec, xxh3_64_intdigest(body)))
+        if key is not None:
+            kept = key.seal(number, kept, _bound(pack, number, codec, size))
+        slots.append(SLOT.pack(offset, len(kept), size, codec, xxh3_64_intdigest(body) ^ masks[number]))
         stored.append(kept)
         offset += len(kept)
     table = b"".join(slots)
-    return BuiltPack(_assemble(table, stored), table, saved_in, saved_out)
+    return BuiltPack(_assemble(table, stored, CIPHER_NONE if key is None else key.cipher), table, saved_in, saved_out)
+
+
+def _bound(pack: bytes, number: int, codec: int, plain: int) -> bytes:
+    """What a sealed slot belongs to. Its pack's number of slots is not part of it: it says nothing of this one."""
+    return pack + PLACE.pack(number, 0, codec, plain)
 
 
 def rebuild(body: memoryview, row: PackRow) -> BuiltPack:
-    """The pack without its dead slots. Each live one is verified before it is copied; Corrupt if one is not good."""
+    """The pack without its dead slots. Each live one is verified before it is copied; Corrupt if one is not good.
+
+    Sealed slots are copied as they are: it takes no key, for neither the pack's id nor a slot's number changes.
+    """
     old = slots_of(row)
     offset = head_size(len(old))
     slots: list[bytes] = []
@@ -68,16 +81,19 @@ def rebuild(body: memoryview, row: PackRow) -> BuiltPack:
             slots.append(SLOT.pack(0, 0, slot.length, flags, slot.checksum))
             continue
         piece = body[slot.offset : slot.offset + slot.stored]
-        open_slot(piece, slot)
+        if row.seal is None:
+            open_slot(piece, slot)
+        elif len(piece) != slot.stored:
+            raise _outside()
         slots.append(SLOT.pack(offset, slot.stored, slot.length, slot.flags, slot.checksum))
         stored.append(piece)
         offset += slot.stored
     table = b"".join(slots)
-    return BuiltPack(_assemble(table, stored), table, 0, 0)
+    return BuiltPack(_assemble(table, stored, cipher_of(row.seal)), table, 0, 0)
 
 
-def _assemble(table: bytes, stored: Sequence[Buffer]) -> bytes:
-    head = HEADER.pack(MAGIC, VERSION, CIPHER_NONE, 0, len(table) // SLOT.size) + table
+def _assemble(table: bytes, stored: Sequence[Buffer], cipher: int) -> bytes:
+    head = HEADER.pack(MAGIC, VERSION, cipher, 0, len(table) // SLOT.size) + table
     return b"".join([head, CHECKSUM.pack(xxh3_64_intdigest(head)), *stored])
 
 
@@ -90,15 +106,28 @@ def parse(body: Buffer) -> list[Slot]:
     end = head_size(count) - CHECKSUM.size
     if len(view) < end + CHECKSUM.size or CHECKSUM.unpack_from(view, end)[0] != xxh3_64_intdigest(view[:end]):
         raise Corrupt("a pack head that does not match its checksum", reason="pack-head")
-    if version != VERSION or cipher != CIPHER_NONE:
+    if version != VERSION or (cipher != CIPHER_NONE and cipher not in CIPHERS):
         raise Refused(f"a pack of version {version}, cipher {cipher}; this program reads {VERSION}", reason="version")
     return [Slot._make(fields) for fields in SLOT.iter_unpack(view[HEADER.size : end])]
+
+
+def _outside() -> Corrupt:
+    return Corrupt("a slot that lies outside of its pack", reason="slot")
+
+
+def open_sealed(data: memoryview, slot: Slot, number: int, key: DataKey, pack: bytes) -> Buffer:
+    """As open_slot, of a pack whose slots are sealed."""
+    if len(data) != slot.stored or slot.stored < TAG_SIZE:
+        raise _outside()
+    kept = key.open(number, data, _bound(pack, number, slot.flags & SLOT_CODEC, slot.length))
+    bare = Slot(0, len(kept), slot.length, slot.flags, slot.checksum ^ key.masks(number, 1)[0])
+    return open_slot(memoryview(kept), bare)
 
 
 def open_slot(data: memoryview, slot: Slot) -> Buffer:
     """The plaintext of a slot from its stored bytes, verified over the memory that is returned."""
     if len(data) != slot.stored:
-        raise Corrupt("a slot that lies outside of its pack", reason="slot")
+        raise _outside()
     codec = slot.flags & SLOT_CODEC
     plain: Buffer
     if codec == Codec.RAW and slot.stored == slot.length:

@@ -23,6 +23,7 @@ from ostraka.chunks.rows import (
     encode,
     zero_stripe_key,
 )
+from ostraka.chunks.sealing import key_of, of_chunk
 from ostraka.chunks.types import ChunkBuffer, Entry, Kind, Recipe
 from ostraka.errors import Invalid, TooLarge
 from ostraka.limits import KIB
@@ -64,7 +65,18 @@ class ReceiveBuffer:
 class PlacedChunk:
     """One chunk on stable storage. It holds the receive buffer until `release` or `abandon`."""
 
-    __slots__ = ("_busy", "_ended", "_stripe", "_writer", "buffer", "entry", "operations", "preconditions", "recipe")
+    __slots__ = (
+        "_busy",
+        "_ended",
+        "_seal",
+        "_stripe",
+        "_writer",
+        "buffer",
+        "entry",
+        "operations",
+        "preconditions",
+        "recipe",
+    )
 
     def __init__(self, writer: "ChunkWriter", buffer: ReceiveBuffer, length: int, recipe: Recipe) -> None:
         self._writer = writer
@@ -74,6 +86,7 @@ class PlacedChunk:
         self.preconditions: Sequence[Precondition] = ()
         self.operations: Sequence[Operation] = ()
         self._stripe: Stripe | None = None  # ours; None while the chunk of the state is good enough
+        self._seal: bytes | None = None  # of what we wrote, if that is encrypted
         self._busy = False
         self._ended = ""
 
@@ -100,9 +113,9 @@ class PlacedChunk:
         if not self.entry.id:
             plain = self.buffer.view[:length]
             if length <= HASH_ON_LOOP_MAX:
-                chunk = self._writer.identify(plain)
+                chunk = self._writer.identify(plain, self.recipe)
             else:
-                chunk = await ground.in_thread(self._writer.identify, plain)
+                chunk = await ground.in_thread(self._writer.identify, plain, self.recipe)
             self.entry = Entry(Kind.CHUNK.value, chunk, 0, length)
         value = ground.state.get(chunk_key(self.entry.id))
         row = decode_chunk(value) if value is not None else None
@@ -115,6 +128,9 @@ class PlacedChunk:
 
     def _counts(self, row: ChunkRow) -> bool:
         """Whether deduplication may rely on this chunk."""
+        domain = self.recipe.domain
+        if (row.seal is None) != (domain is None) or (domain and row.seal and key_of(row.seal)[0] != domain.id):
+            return False  # cannot be, for ids of two domains never meet: and if it is, nobody's bytes get mixed
         return (
             row.health == Health.GOOD and row.length == self.entry.length and self._writer.ground.redundant(row.stripe)
         )
@@ -134,9 +150,8 @@ class PlacedChunk:
         chunk, stripe = self.entry.id, self._stripe
         assert stripe is not None
         key, table = chunk_key(chunk), self.buffer.table_size
-        row = ChunkRow(
-            ROW_VERSION, Health.GOOD, self.entry.length, self._writer.ground.limits.frame_size, table, stripe
-        )
+        frame_size = self._writer.ground.limits.frame_size
+        row = ChunkRow(ROW_VERSION, Health.GOOD, self.entry.length, frame_size, table, stripe, self._seal)
         operations: list[Operation] = [Put(key, encode(row)), Add(chunk_counter_key(chunk), 1)]
         if value is None or old is None:
             self.preconditions = (Absent(key, CHUNK_TAG),)
@@ -147,18 +162,43 @@ class PlacedChunk:
         self.operations = operations
 
     async def _write(self) -> Stripe:
+        if self.recipe.domain is not None:
+            return await self._write_sealed()
         ground, length, room = self._writer.ground, self.entry.length, self.buffer.room
         stored = await ground.in_thread(
             frames.build, room.view, self.buffer.table_size, length, ground.limits.frame_size, self.recipe
         )
         body = room if stored.body is None else stored.body
         stripe = await ground.pool.write(Owner.CHUNK, self.entry.id, body, stored.length)
-        ground.counters.add("chunks")
-        ground.counters.add("chunk_bytes", length)
-        if stored.body is not None:
-            ground.counters.add("compressed_in_bytes", length)
-            ground.counters.add("compressed_out_bytes", stored.length)
+        self._count(stored.length if stored.body is not None else 0)
         return stripe
+
+    async def _write_sealed(self) -> Stripe:
+        """Sealed bytes need memory of their own, in which they are made and from which they are written."""
+        ground, length, table, chunk = self._writer.ground, self.entry.length, self.buffer.table_size, self.entry.id
+        assert self.recipe.domain is not None
+        self._seal, key = self.recipe.domain.new(of_chunk(chunk), ground.host)
+        frame_size, plain = ground.limits.frame_size, self.buffer.room.view
+        body = ground.pool.spare(frames.sealed_size(table, length, frame_size))
+        try:
+            stored = await ground.in_thread(
+                frames.build_sealed, plain, table, length, frame_size, self.recipe, key, chunk, body.view
+            )
+            stripe = await ground.pool.write(Owner.CHUNK, chunk, body, stored)
+        finally:
+            body.release()
+        self._count(stored if stored < table + length else 0)
+        ground.counters.add("sealed_bytes", length)
+        return stripe
+
+    def _count(self, compressed: int) -> None:
+        """``compressed``: stored bytes of a chunk that shrank; 0 for one that did not."""
+        add = self._writer.ground.counters.add
+        add("chunks")
+        add("chunk_bytes", self.entry.length)
+        if compressed:
+            add("compressed_in_bytes", self.entry.length)
+            add("compressed_out_bytes", compressed)
 
     def _end(self, how: str) -> None:
         if not self._ended:
@@ -215,6 +255,8 @@ class ChunkWriter:
             raise
         return placed
 
-    def identify(self, plain: memoryview) -> bytes:
-        """The chunk's id: BLAKE3 under a secret of the store's, so that ids tell an outsider nothing (ENGINE 17)."""
-        return blake3(plain, key=self.ground.secret).digest()
+    def identify(self, plain: memoryview, recipe: Recipe) -> bytes:
+        """The chunk's id: BLAKE3 under a secret of the store's, so that ids tell an outsider nothing, or of the domain
+        that it is sealed under, so that nothing deduplicates across two (ENGINE 17)."""
+        secret = self.ground.secret if recipe.domain is None else recipe.domain.secret
+        return blake3(plain, key=secret).digest()

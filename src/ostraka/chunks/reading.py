@@ -9,18 +9,21 @@ is read again, and if it has changed the read goes on from the new place. Only a
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from ostraka.chunks import frames, packs
 from ostraka.chunks.frames import FrameTable
 from ostraka.chunks.ground import Ground
-from ostraka.chunks.rows import ChunkRow, chunk_key, decode_chunk, decode_pack, pack_key, slot_at
+from ostraka.chunks.rows import ChunkRow, PackRow, Slot, chunk_key, decode_chunk, decode_pack, pack_key, slot_at
+from ostraka.chunks.sealing import Domain, cipher_of, of_chunk, of_pack
 from ostraka.chunks.types import Entry, Kind
 from ostraka.errors import Absent, Corrupt, Invalid, OstrakaError, Unavailable
 from ostraka.host import Buffer
 from ostraka.limits import KIB
 
 NOW_MAX = 128 * KIB  # plaintext that read_now gives at most, and that is decompressed on the loop
+Opener = Callable[[memoryview, FrameTable, int, int, memoryview | None], list[Buffer]]
 MOVES_MAX = 4  # how often what is read may move under one reader
 
 
@@ -55,7 +58,7 @@ class Reader:
 
     # -- at once
 
-    def read_now(self, entry: Entry, offset: int, length: int) -> Buffer | None:
+    def read_now(self, entry: Entry, offset: int, length: int, domain: Domain | None) -> Buffer | None:
         """All of it, if that takes no waiting and is small; else None. Damage is left to `read` to report."""
         _check(entry, offset, length)
         if length > NOW_MAX:
@@ -63,13 +66,13 @@ class Reader:
         if not length:
             return b""
         if entry.kind == Kind.SLOT:
-            return self._slot_now(entry, offset, length)
+            return self._slot_now(entry, offset, length, domain)
         try:
-            return self._chunk_now(entry, entry.offset + offset, length)
+            return self._chunk_now(entry, entry.offset + offset, length, domain)
         except (Corrupt, Absent, Unavailable):
             return None
 
-    def _slot_now(self, entry: Entry, offset: int, length: int) -> Buffer | None:
+    def _slot_now(self, entry: Entry, offset: int, length: int, domain: Domain | None) -> Buffer | None:
         ground = self._ground
         value = ground.state.get(pack_key(entry.id))
         if value is None:
@@ -80,13 +83,19 @@ class Reader:
             data = ground.pool.read_now(row.stripe, slot.offset, slot.stored)
             if data is None:
                 return None
-            plain = packs.open_slot(data, slot)
+            plain = self._open_slot(data, row, slot, entry, domain)
         except (Corrupt, Absent, Unavailable):
             return None
         start = entry.offset + offset
         return _cut(plain, start, start + length) if start + length <= slot.length else None
 
-    def _chunk_now(self, entry: Entry, start: int, length: int) -> Buffer | None:
+    def _open_slot(self, data: memoryview, row: PackRow, slot: Slot, entry: Entry, domain: Domain | None) -> Buffer:
+        if row.seal is None:
+            return packs.open_slot(data, slot)
+        key = self._ground.data_key(row.seal, of_pack(entry.id), domain)
+        return packs.open_sealed(data, slot, entry.slot, key, entry.id)
+
+    def _chunk_now(self, entry: Entry, start: int, length: int, domain: Domain | None) -> Buffer | None:
         _, row = self._chunk_row(entry)
         pool = self._ground.pool
         table = self._tables.get(row.stripe.write_id)
@@ -103,20 +112,20 @@ class Reader:
         if data is None:
             return None
         begin = start - first * table.frame_size
-        pieces = frames.open_frames(data, table, first, last)
+        pieces = self._opener(entry, row, domain)(data, table, first, last, None)
         whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return _cut(whole, begin, begin + length)
 
     # -- in pieces
 
-    def read(self, entry: Entry, offset: int, length: int) -> AsyncIterator[Buffer]:
+    def read(self, entry: Entry, offset: int, length: int, domain: Domain | None) -> AsyncIterator[Buffer]:
         """Verified pieces of [offset, offset + length) of the entry, in order."""
         _check(entry, offset, length)
         if entry.kind == Kind.SLOT:
-            return self._read_slot(entry, offset, length)
-        return self._read_chunk(entry, offset, length)
+            return self._read_slot(entry, offset, length, domain)
+        return self._read_chunk(entry, offset, length, domain)
 
-    async def _read_slot(self, entry: Entry, offset: int, length: int) -> AsyncIterator[Buffer]:
+    async def _read_slot(self, entry: Entry, offset: int, length: int, domain: Domain | None) -> AsyncIterator[Buffer]:
         ground, start = self._ground, entry.offset + offset
         seen: bytes | None = None
         failure: OstrakaError = Unavailable("a pack that is moved all the time", reason="moving")
@@ -130,7 +139,8 @@ class Reader:
                 slot = slot_at(row, entry.slot)
                 if start + length > slot.length:
                     raise Corrupt("a slot that is shorter than what refers to it", reason="slot")
-                plain = packs.open_slot(await ground.pool.read(row.stripe, slot.offset, slot.stored), slot)
+                data = await ground.pool.read(row.stripe, slot.offset, slot.stored)
+                plain = self._open_slot(data, row, slot, entry, domain)
             except (Corrupt, Absent, Unavailable) as error:
                 failure = error
                 continue
@@ -139,7 +149,7 @@ class Reader:
             return
         raise self._failed(entry, failure)
 
-    async def _read_chunk(self, entry: Entry, offset: int, length: int) -> AsyncIterator[Buffer]:
+    async def _read_chunk(self, entry: Entry, offset: int, length: int, domain: Domain | None) -> AsyncIterator[Buffer]:
         position, end = entry.offset + offset, entry.offset + offset + length
         seen: bytes | None = None
         ahead: asyncio.Task[list[Buffer]] | None = None
@@ -153,13 +163,15 @@ class Reader:
                 seen, moves = value, moves + 1
                 try:
                     table = await self._table(row)
+                    opener = self._opener(entry, row, domain)
                     while position < end:
                         first, last = self._piece(table, position, end)
-                        pieces = await (ahead or self._fetch(row, table, first, last))
+                        pieces = await (ahead or self._fetch(row, table, first, last, opener))
                         ahead = None
                         following = last * table.frame_size
                         if following < end:
-                            ahead = asyncio.ensure_future(self._fetch(row, table, *self._piece(table, following, end)))
+                            piece_after = self._piece(table, following, end)
+                            ahead = asyncio.ensure_future(self._fetch(row, table, *piece_after, opener))
                         at = first * table.frame_size
                         for piece in pieces:
                             cut = _cut(piece, max(position - at, 0), min(end - at, len(piece)))
@@ -189,14 +201,21 @@ class Reader:
                 break  # compressed well: what it unfolds to is bounded as well
         return first, last
 
-    async def _fetch(self, row: ChunkRow, table: FrameTable, first: int, last: int) -> list[Buffer]:
+    def _opener(self, entry: Entry, row: ChunkRow, domain: Domain | None) -> Opener:
+        """What turns the stored bytes of frames of this chunk into plaintext."""
+        if row.seal is None:
+            return frames.open_frames
+        key = self._ground.data_key(row.seal, of_chunk(entry.id), domain)
+        return partial(frames.open_sealed, key, entry.id)
+
+    async def _fetch(self, row: ChunkRow, table: FrameTable, first: int, last: int, opener: Opener) -> list[Buffer]:
         start, end = table.start(first), table.ends[last - 1]
         data = await self._ground.pool.read(row.stripe, start, end - start)
-        if any(table.codecs[first:last]) and (last - first) * table.frame_size > NOW_MAX:
+        if (row.seal is not None or any(table.codecs[first:last])) and (last - first) * table.frame_size > NOW_MAX:
             size = min(last * table.frame_size, table.length) - first * table.frame_size
             room = self._ground.pool.scratch(size)
-            return await self._ground.in_thread(frames.open_frames, data, table, first, last, room)
-        return frames.open_frames(data, table, first, last)
+            return await self._ground.in_thread(opener, data, table, first, last, room)
+        return opener(data, table, first, last, None)
 
     # -- rows and tables
 
@@ -223,6 +242,8 @@ class Reader:
 
     def _keep(self, row: ChunkRow, head: memoryview) -> FrameTable:
         table = frames.parse(head, row.length, row.stripe.length)
+        if table.cipher != cipher_of(row.seal):
+            raise Corrupt("a frame table whose cipher is not that of its chunk's seal", reason="frame-table")
         self._tables.put(row.stripe.write_id, table)
         return table
 

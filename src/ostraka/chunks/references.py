@@ -96,7 +96,7 @@ def bury(
     flags_at = SLOT.size - 9  # flags (1) and checksum (8) end a slot
     for number in numbers:
         slots[number * SLOT.size + flags_at] |= SLOT_DEAD
-    after = PackRow(row.version, bytes(slots), row.stripe)
+    after = PackRow(row.version, bytes(slots), row.stripe, row.seal)
     key = pack_key(pack)
     operations: list[Operation] = [Put(key, encode(after))]
     if live_share(after) < live_ratio:

@@ -19,6 +19,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from ostraka.chunks.sealing import SEAL
 from ostraka.chunks.types import Entry, Kind
 from ostraka.errors import Corrupt, Refused
 from ostraka.pools.types import Owner, Stripe
@@ -36,7 +37,7 @@ ROW_VERSION = 1
 CHUNK_ID_SIZE = 32
 PACK_ID_SIZE = 16
 DOMAIN_SIZE = 8
-DEFAULT_DOMAIN = 0  # deduplicates across the whole store; a customer's key will be a domain of its own (ENGINE 17)
+DEFAULT_DOMAIN = 0  # the ids of a key's domain are keyed by a secret of its own, so that none meet (ENGINE 17)
 
 _DOMAIN = DEFAULT_DOMAIN.to_bytes(DOMAIN_SIZE, "big")
 _CHUNK_PREFIX = CHUNKS + _DOMAIN
@@ -52,7 +53,8 @@ class Health(IntFlag):
 
 
 class ChunkRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Where a chunk is. ``table_size`` bytes of frame table stand before the frames."""
+    """Where a chunk is. ``table_size`` bytes of frame table stand before the frames. ``seal``: `sealing.SEAL`, the
+    wrapped data key; None: not encrypted."""
 
     version: int
     health: int
@@ -60,14 +62,17 @@ class ChunkRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     frame_size: int
     table_size: int
     stripe: Stripe
+    seal: bytes | None = None
 
 
 class PackRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Where a pack is. ``slots``: `SLOT` records, one after the other; a slot's number never changes."""
+    """Where a pack is. ``slots``: `SLOT` records, one after the other; a slot's number never changes. ``seal``: as in a
+    `ChunkRow`, of all slots."""
 
     version: int
     slots: bytes
     stripe: Stripe
+    seal: bytes | None = None
 
 
 class StripeRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -143,6 +148,7 @@ def decode_chunk(value: bytes) -> ChunkRow:
     row = _decoded(_decode_chunk, value, "chunk")
     if not 0 < row.length <= 1 << 32 or row.frame_size <= 0 or not 0 < row.table_size <= row.stripe.length:
         raise Corrupt("a chunk row whose numbers cannot be", reason="row")
+    _check_seal(row.seal)
     return row
 
 
@@ -151,7 +157,13 @@ def decode_pack(value: bytes) -> PackRow:
     row = _decoded(_decode_pack, value, "pack")
     if len(row.slots) % SLOT.size:
         raise Corrupt("a pack row whose slots are cut", reason="row")
+    _check_seal(row.seal)
     return row
+
+
+def _check_seal(seal: bytes | None) -> None:
+    if seal is not None and len(seal) != SEAL.size:
+        raise Corrupt("a row whose seal is cut", reason="row")
 
 
 def decode_stripe(value: bytes) -> StripeRow:

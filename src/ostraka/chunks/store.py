@@ -13,8 +13,9 @@ from ostraka.chunks.packing import Packer, PlacedSlot
 from ostraka.chunks.placing import ChunkWriter, PlacedChunk, ReceiveBuffer
 from ostraka.chunks.reading import Reader
 from ostraka.chunks.rows import Health, chunk_key, decode_chunk, encode
+from ostraka.chunks.sealing import Domain
 from ostraka.chunks.sweeping import Sweeper
-from ostraka.chunks.types import RECIPE, ChunkBuffer, Entry, Kind, Recipe
+from ostraka.chunks.types import RECIPE, ChunkBuffer, Entry, Keyring, Kind, NoKeys, Recipe
 from ostraka.errors import OstrakaError
 from ostraka.host import Buffer, Host
 from ostraka.limits import LIMITS, Limits
@@ -36,7 +37,8 @@ class ChunkStore:
     sequence at the start of the oldest reader in flight, in any process (SEQUENCE_MAX: nobody reads).
     ``redundant``: whether a stripe is known to have all its shards, for deduplication to count on it. ``on_damage``
     hears of reads that no shard could answer; such a chunk is also marked, so that uploading it again repairs it.
-    ``executor``: worker threads, our own if none is given. ``board``: one on which `METRICS` are declared.
+    ``executor``: worker threads, our own if none is given. ``board``: one on which `METRICS` are declared. ``keyring``:
+    what opens bodies that are sealed under the store's own keys.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class ChunkStore:
         redundant: Callable[[Stripe], bool] = lambda stripe: True,
         on_damage: Callable[[Entry, OstrakaError], None] | None = None,
         board: Board | None = None,
+        keyring: Keyring | None = None,
     ) -> None:
         assert len(secret) == SECRET_SIZE, "the key of chunk ids is 32 bytes"
         self._own_executor = None if executor else ThreadPoolExecutor(os.cpu_count() or 2, "chunks")
@@ -68,6 +71,7 @@ class ChunkStore:
             counters=self.counters,
             redundant=redundant,
             on_damage=self._damaged,
+            keyring=keyring or NoKeys(),
         )
         self._writer = ChunkWriter(self._ground)
         self._packer = Packer(self._ground)
@@ -100,11 +104,11 @@ class ChunkStore:
 
     # -- reading
 
-    def read(self, entry: Entry, offset: int, length: int) -> AsyncIterator[Buffer]:
-        return self._reader.read(entry, offset, length)
+    def read(self, entry: Entry, offset: int, length: int, domain: Domain | None = None) -> AsyncIterator[Buffer]:
+        return self._reader.read(entry, offset, length, domain)
 
-    def read_now(self, entry: Entry, offset: int, length: int) -> Buffer | None:
-        return self._reader.read_now(entry, offset, length)
+    def read_now(self, entry: Entry, offset: int, length: int, domain: Domain | None = None) -> Buffer | None:
+        return self._reader.read_now(entry, offset, length, domain)
 
     # -- references
 

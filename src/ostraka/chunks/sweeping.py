@@ -212,7 +212,7 @@ class Sweeper:
             Mutation(
                 [Equals(key, value), queued],
                 [
-                    Put(key, encode(PackRow(ROW_VERSION, built.slots, stripe))),
+                    Put(key, encode(PackRow(ROW_VERSION, built.slots, stripe, row.seal))),
                     Delete(queued.key),
                     Put(zero_stripe_key(row.stripe), old, stamp_value=True),
                 ],

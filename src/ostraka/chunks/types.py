@@ -12,6 +12,8 @@ from typing import Protocol
 
 import msgspec
 
+from ostraka.chunks.sealing import DataKey, Domain
+from ostraka.errors import Forbidden
 from ostraka.host import Buffer
 from ostraka.limits import LIMITS
 from ostraka.state.types import Operation, Precondition
@@ -42,11 +44,13 @@ class Cut(msgspec.Struct, frozen=True, gc=False):
 
 
 class Recipe(msgspec.Struct, frozen=True, gc=False):
-    """How a body is to be kept. ``level``: of the codec, in its own scale. What does not shrink is stored raw."""
+    """How a body is to be kept. ``level``: of the codec, in its own scale. What does not shrink is stored raw.
+    ``domain``: what it is sealed under; None: it is not encrypted."""
 
     codec: Codec = Codec.ZSTD
     level: int = 1
     cut: Cut = Cut()
+    domain: Domain | None = None
 
 
 RECIPE = Recipe()
@@ -111,6 +115,22 @@ class ChunkBuffer(Protocol):
         ...
 
 
+class Keyring(Protocol):
+    """Knows the wrapping keys of the store's own domains."""
+
+    def open(self, seal: bytes, of: bytes) -> DataKey:
+        """The data key of a seal. Unavailable("master-key") without the key that it takes, Forbidden("key") for a seal
+        of a key that is not the store's, Corrupt for one that does not open."""
+        ...
+
+
+class NoKeys:
+    """The keyring of a store that has none."""
+
+    def open(self, seal: bytes, of: bytes) -> DataKey:
+        raise Forbidden("sealed under a key that is not known here", reason="key")
+
+
 class Chunks(Protocol):
     """Cut runs of bytes into what pools hold, and read them back verified."""
 
@@ -133,14 +153,15 @@ class Chunks(Protocol):
         """Store a body of at most limits.pack_size_max bytes in a pack with others that arrive together."""
         ...
 
-    def read(self, entry: Entry, offset: int, length: int) -> AsyncIterator[Buffer]:
+    def read(self, entry: Entry, offset: int, length: int, domain: Domain | None = None) -> AsyncIterator[Buffer]:
         """Verified pieces of the entry's bytes [offset, offset + length), in order; CHUNK and SLOT entries only.
 
+        ``domain``: that of a customer's key, which the store cannot know; all other keys it finds by itself.
         Raises Corrupt or Unavailable, never zeros and never short (law 3).
         """
         ...
 
-    def read_now(self, entry: Entry, offset: int, length: int) -> Buffer | None:
+    def read_now(self, entry: Entry, offset: int, length: int, domain: Domain | None = None) -> Buffer | None:
         """As read, when all of it is in the page cache and small; else None."""
         ...
 

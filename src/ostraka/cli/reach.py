@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ostraka.cli.grammar import Where
 from ostraka.cli.output import Bar
 from ostraka.client.types import Client
-from ostraka.config import secret_file
+from ostraka.config import master_key_text, secret_file
 from ostraka.errors import InUse, Invalid
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def _here(directories: tuple[Path, ...]) -> Iterator[Client]:
     from ostraka import library
     from ostraka.client.here import HereClient
 
-    with library.open_store(*directories, existing=True) as store:
+    text = master_key_text()
+    with library.open_store(*directories, existing=True, master_key=text) as store:
         yield HereClient(store)
 
 

@@ -10,7 +10,12 @@ from ostraka.config import SERVE, Setting, resolve
 
 FLAGS = {"existing", "json"}
 MANY = {"domain"}
-HIDDEN_SECRETS = {"root-access-key", "root-secret-key", "accounts"}  # environment or file only: flags show in `ps`
+HIDDEN_SECRETS = {
+    "root-access-key",
+    "root-secret-key",
+    "master-key",
+    "accounts",
+}  # environment or file only: flags show in `ps`
 
 
 def _options(function: Any) -> Any:

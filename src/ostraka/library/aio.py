@@ -353,7 +353,11 @@ class AsyncStore:
 
 @contextlib.asynccontextmanager
 async def open_async(
-    *directories: str | os.PathLike[str], ec: str | None = None, existing: bool = False, memory: bool = False
+    *directories: str | os.PathLike[str],
+    ec: str | None = None,
+    existing: bool = False,
+    memory: bool = False,
+    master_key: str | bytes | None = None,
 ) -> AsyncIterator[AsyncStore]:
     """Open the store in these directories, or make one: one directory or several disks, as ``ostraka serve`` takes.
 
@@ -370,13 +374,16 @@ async def open_async(
 
     ``ec``: "K+M", as --ec; chosen by the number of directories when a store is made, known when it exists.
     ``existing``: never make one; Refused if there is none. ``memory``: a new store that lives in memory, index and
-    data, and is gone when it is closed; no directory is named then. Its background work (collection, compaction, scrub,
-    healing) runs on this event loop, in small pieces, while it is open. Raises InUse (`ostraka.StoreInUse`, which
-    names the other process), Refused, Invalid, Corrupt, Unavailable.
+    data, and is gone when it is closed; no directory is named then. ``master_key``: of encryption at rest, as
+    OSTRAKA_MASTER_KEY for the command line (which this does not read): 32 bytes, or text in base64 or hex, where of
+    several lines the first seals and the others open. A store opens without it; what is encrypted cannot be read then,
+    and raises Unavailable (reason "master-key"). Its background work (collection, compaction, scrub, healing) runs
+    on this event loop, in small pieces, while it is open. Raises InUse (`ostraka.StoreInUse`, which names the other
+    process), Refused, Invalid, Corrupt, Unavailable.
     """
-    geometry = asked.geometry(ec)
+    geometry, masters = asked.geometry(ec), asked.master_keys(master_key)
     with _in_memory(directories, geometry, existing) if memory else contextlib.nullcontext(directories) as named:
-        async with _opened(asked.directories(named), geometry, existing) as store:
+        async with _opened(asked.directories(named), geometry, existing, masters) as store:
             yield store
 
 
@@ -392,8 +399,10 @@ def _in_memory(
 
 
 @contextlib.asynccontextmanager
-async def _opened(paths: Sequence[Path], geometry: tuple[int, int] | None, existing: bool) -> AsyncIterator[AsyncStore]:
-    async with open_here(paths, ec=geometry, existing=existing) as store:
+async def _opened(
+    paths: Sequence[Path], geometry: tuple[int, int] | None, existing: bool, masters: Sequence[bytes]
+) -> AsyncIterator[AsyncStore]:
+    async with open_here(paths, ec=geometry, existing=existing, masters=masters) as store:
         scheduler = store.jobs = Scheduler(store)
         await scheduler.start()
         tending = asyncio.get_running_loop().create_task(_tend(store))

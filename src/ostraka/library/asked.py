@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ostraka.config import parse_geometry
+from ostraka.config import MASTER_KEY_SIZE, parse_geometry, parse_master_keys
 from ostraka.errors import Invalid
 from ostraka.limits import LIMITS
 from ostraka.objects.publish import NO_CONDITIONS
@@ -71,6 +71,18 @@ def geometry(ec: str | None) -> tuple[int, int] | None:
     if not isinstance(ec, str):
         raise Invalid(f"ec is K+M, such as '4+2', not {ec!r}", reason="geometry")
     return parse_geometry(ec)
+
+
+def master_keys(given: str | bytes | None) -> tuple[bytes, ...]:
+    """Master keys, the first of which seals. Raises Invalid, and quotes none of it."""
+    if given is None:
+        return ()
+    if isinstance(given, bytes) and len(given) == MASTER_KEY_SIZE:
+        return (given,)
+    if not isinstance(given, str):
+        message = f"a master key is {MASTER_KEY_SIZE} bytes, or text in base64 or hex"
+        raise Invalid(message, reason="master-key")
+    return parse_master_keys(given)
 
 
 def bucket_name(name: str) -> None:

@@ -301,7 +301,11 @@ class Store:
 
 @contextlib.contextmanager
 def open_store(
-    *directories: str | os.PathLike[str], ec: str | None = None, existing: bool = False, memory: bool = False
+    *directories: str | os.PathLike[str],
+    ec: str | None = None,
+    existing: bool = False,
+    memory: bool = False,
+    master_key: str | bytes | None = None,
 ) -> Iterator[Store]:
     """Open the store in these directories, or make one, for a program without asyncio.
 
@@ -316,7 +320,7 @@ def open_store(
     """
     loop = LoopThread("the store")
     try:
-        opened = open_async(*directories, ec=ec, existing=existing, memory=memory)
+        opened = open_async(*directories, ec=ec, existing=existing, memory=memory, master_key=master_key)
         store = loop.run(opened.__aenter__())
         try:
             yield Store(loop, store)

@@ -109,9 +109,9 @@ class Buffers:
             self.bytes_used += rounded
         return PooledBuffer(self, self._take(rounded), size)
 
-    def acquire_beyond(self, size: int) -> PooledBuffer:
+    def acquire_beyond(self, size: int, capacity: int = 0) -> PooledBuffer:
         """At once, the limit notwithstanding: for what a body that already has its buffer needs to be finished."""
-        rounded = size_class(size)
+        rounded = size_class(max(size, capacity))
         self.bytes_used += rounded
         return PooledBuffer(self, self._take(rounded), size)
 

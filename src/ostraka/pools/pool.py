@@ -69,6 +69,9 @@ class ErasurePool:
     def scratch(self, size: int) -> memoryview:
         return self.buffers.lend_beyond(size)
 
+    def spare(self, size: int) -> PooledBuffer:
+        return self.buffers.acquire_beyond(size, layout.capacity(size, self._members.k, self._members.m))
+
     async def write(self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int) -> Stripe:
         token = self._in_flight.enter()
         try:

@@ -69,6 +69,10 @@ class Pool(Protocol):
         It comes back by itself when nobody refers to the view any more."""
         ...
 
+    def spare(self, size: int) -> StripeBuffer:
+        """As `buffer`, at once: for a body that is made from one in a buffer already. Counted, so that others wait."""
+        ...
+
     async def write(self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int) -> Stripe:
         """Store the first ``length`` bytes of body; when it returns, all k+m shards are on stable storage.
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from ostraka.config import master_keys
 from ostraka.errors import Invalid, OstrakaError, of_system
 from ostraka.limits import LIMITS, Limits
 from ostraka.server.asking import short_path
@@ -156,7 +157,7 @@ def perform_here(
                 result["findings"][:0] = [msgspec.to_builtins(finding) for finding in findings]
                 result["repaired"] += len(findings)
                 return result
-        async with open_here(directories, existing=True) as store:
+        async with open_here(directories, existing=True, masters=master_keys()) as store:
             return await OPERATIONS[command](store, progress, **arguments)
 
     return asyncio.run(perform())

@@ -50,7 +50,7 @@ def worker_main(
 
     async def serve() -> None:
         host = Host()
-        store = open_worker(recovered, shared, row, host, limits)
+        store = open_worker(recovered, shared, row, host, limits, masters=config.master_key)
         store.state.on_index_lost = _abandon
         observer = Observer(config, store)
         try:
@@ -95,7 +95,7 @@ def owner_main(
         host = Host()
         try:
             store = (
-                open_worker(recovered, shared, row, host, limits)
+                open_worker(recovered, shared, row, host, limits, masters=config.master_key)
                 if recovered
                 else open_owner(
                     paths,
@@ -106,6 +106,7 @@ def owner_main(
                     root=_root(config),
                     host=host,
                     limits=limits,
+                    masters=config.master_key,
                 )
             )
             try:
@@ -125,6 +126,7 @@ def owner_main(
         shared.root_changes.bump()  # an owner before us may have died between a change and its telling
         store.membership.tell()  # and so of the epoch
         store.held.take_others(store.membership.paths.values(), paths)  # an owner before us had locked them
+        await store.prepare_keys()
         await apply_settings(config, store)
         control = ControlServer(store, limits)
         await control.start(store.membership.paths)

@@ -15,6 +15,7 @@ import msgspec
 
 from ostraka.chunks import rows as chunk_rows
 from ostraka.chunks.counters import METRICS as CHUNK_METRICS
+from ostraka.chunks.keyring import Keyring
 from ostraka.chunks.store import ChunkStore
 from ostraka.errors import NO_ROOM, Full, OstrakaError, Unavailable
 from ostraka.host import Host
@@ -78,6 +79,7 @@ class Store:
         incarnation: bytes,
         host: Host,
         limits: Limits,
+        masters: Sequence[bytes] = (),
     ) -> None:
         self.recovered = recovered
         self.membership = membership
@@ -107,6 +109,7 @@ class Store:
         self.in_flight = InFlight(lambda: membership.epoch.number, shared.writes, row)
         self.pool = ErasurePool(membership, host, limits, self.threads, self.in_flight)
         self.pool.on_damage = self.journal.stripe
+        self.keyring = Keyring(state, self.keys.derive("customer keys"), masters, host=host, limits=limits)
         self.chunks = ChunkStore(
             self.pool,
             self.state,
@@ -118,6 +121,7 @@ class Store:
             redundant=lambda stripe: all(membership.disk(number) is not None for number in stripe.disks),
             on_damage=self.journal.entry,
             board=shared.board,
+            keyring=self.keyring,
         )
         self.objects = ObjectStore(
             self.state,
@@ -143,6 +147,18 @@ class Store:
             if disk is not None:
                 disk.space.check(self.limits.reserve_writes)
         self._room_until = now + ROOM_SECONDS
+
+    async def prepare_keys(self) -> None:
+        """At the start of the process that owns the store: make its key if it has none yet and there is a master key,
+        bring all keys under the first master key, and say so if there are keys that cannot be opened."""
+        try:
+            if not self.membership.read_only:
+                await self.keyring.prepare()
+            complaint = self.keyring.complaint()
+        except OstrakaError as error:  # what is not encrypted is served all the same
+            complaint = error.message
+        if complaint:
+            log.warning("what is encrypted can be neither read nor written: %s", complaint)
 
     async def tend(self) -> None:
         """What a serving process has to do once in `TEND_SECONDS`: pay what is owed, let old readers go."""
@@ -201,9 +217,11 @@ def open_owner(
     limits: Limits = LIMITS,
     accept_loss: bool = False,
     open_map: OpenMap = LmdbMap,
+    masters: Sequence[bytes] = (),
 ) -> Store:
     """Recover the store in these directories and open it; the caller holds its lock (recovery.hold). ``accept_loss``:
-    even without commits that no copy of the state gives back (rescue.py).
+    even without commits that no copy of the state gives back (rescue.py). ``masters``: master keys, of which the first
+    wraps; without them all goes on that needs none.
 
     Raises Refused, Invalid, Unavailable, Corrupt, Full: each with the way out.
     """
@@ -225,7 +243,7 @@ def open_owner(
             formatted=formatted,
             warnings=opening.warnings,
         )
-        store = _assemble(recovered, members, state, shared, row, host, limits, owner=True)
+        store = _assemble(recovered, members, state, shared, row, host, limits, masters, owner=True)
         _begin_totals(store)
     except BaseException:
         held.close()
@@ -308,6 +326,7 @@ def open_worker(
     host: Host,
     limits: Limits = LIMITS,
     open_map: OpenMap = LmdbMap,
+    masters: Sequence[bytes] = (),
 ) -> Store:
     """Join a store that an owner has opened."""
     paths = {n: Path(p) for n, p in recovered.paths.items()}
@@ -323,7 +342,7 @@ def open_worker(
         limits=limits,
         open_map=open_map,
     )
-    return _assemble(recovered, members, state, shared, row, host, limits, owner=False)
+    return _assemble(recovered, members, state, shared, row, host, limits, masters, owner=False)
 
 
 @contextlib.asynccontextmanager
@@ -335,12 +354,24 @@ async def open_here(
     root: tuple[str, str] | None = None,
     host: Host | None = None,
     limits: Limits = LIMITS,
+    masters: Sequence[bytes] = (),
 ) -> AsyncIterator[Store]:
     """Open a store for this process alone; InUse if another has it."""
     host = host or Host()
     with hold(directories, host, make=not existing):
-        store = open_owner(directories, new_shared(1), 0, ec=ec, existing=existing, root=root, host=host, limits=limits)
+        store = open_owner(
+            directories,
+            new_shared(1),
+            0,
+            ec=ec,
+            existing=existing,
+            root=root,
+            host=host,
+            limits=limits,
+            masters=masters,
+        )
         try:
+            await store.prepare_keys()
             yield store
         finally:
             await store.close()
@@ -365,6 +396,7 @@ def _assemble(
     row: int,
     host: Host,
     limits: Limits,
+    masters: Sequence[bytes] = (),
     *,
     owner: bool,
 ) -> Store:
@@ -393,4 +425,4 @@ def _assemble(
                     raise
     members.join(open_disk)
     recovered = msgspec.structs.replace(recovered, epoch=members.epoch)
-    return Store(recovered, members, state, disks, shared, row, incarnation, host, limits)
+    return Store(recovered, members, state, disks, shared, row, incarnation, host, limits, masters)

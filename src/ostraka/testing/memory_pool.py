@@ -100,6 +100,10 @@ class MemoryPool:
     def scratch(self, size: int) -> memoryview:
         return memoryview(bytearray(size))
 
+    def spare(self, size: int) -> StripeBuffer:
+        self.buffers_bytes += size
+        return MemoryStripeBuffer(self, size)
+
     async def write(self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int) -> Stripe:
         await self.may_write.wait()
         if self.failing is not None:
