@@ -85,6 +85,14 @@ def parse_listen(text: str) -> tuple[str, int]:
     return match[1] or match[2] or "0.0.0.0", int(match[3])
 
 
+def parse_size(text: str) -> int:
+    """ "20GiB", "512M" or "4096" as bytes. Raises Invalid."""
+    match = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", text.strip(), re.ASCII | re.IGNORECASE)
+    if not match:
+        raise Invalid(f"{text!r} is no size: give a number and a unit, such as 20GiB", reason="size")
+    return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")
+
+
 def _boolean(value: object) -> bool:
     if isinstance(value, bool):
         return value

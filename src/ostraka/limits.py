@@ -86,6 +86,7 @@ class Limits:
     jobs_busy_share: float = 0.25  # of the time, that jobs take while requests change things
     jobs_idle_seconds_max: float = 30.0  # an idle store is looked at this seldom
     state_scrub_seconds: float = 24 * 3600.0  # every byte of the state's copies and index is verified this often
+    tier_seconds: float = 24 * 3600.0  # what lies in another pool than its classes ask for is looked for this often
     fsck_findings_max: int = 10_000  # told one by one; the rest are counted
 
     # -- HTTP (http/)

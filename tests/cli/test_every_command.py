@@ -40,6 +40,9 @@ WORDS: dict[str, list[str]] = {
     "ostraka disk drain": ["disk", "drain", "0"],
     "ostraka disk geometry": ["disk", "geometry", "1+0", "--convert"],
     "ostraka disk add": ["disk", "add", "{new}"],
+    "ostraka pool ls": ["pool", "ls"],
+    "ostraka pool add": ["pool", "add", "warm", "file://{new}/", "--storage-class", "STANDARD_IA"],
+    "ostraka pool rm": ["pool", "rm", "cold"],
     "ostraka job ls": ["job", "ls"],
     "ostraka fsck": ["fsck"],
     "ostraka doctor": ["doctor"],
@@ -87,6 +90,9 @@ class Place:
             opened.create_bucket("empty")
             opened.create_bucket("spare").put("spared/1", b"1")
         self.program.well("account", "add", "ann")
+        cold = store.with_name("cold")
+        cold.mkdir()
+        self.program.well("pool", "add", "cold", f"file://{cold}/", "--storage-class", "GLACIER_IR")
         self.program.elsewhere().well(*f"metadatadb set file://{store.with_name('bytes')} there k 1".split())
 
     def run(self, command: str, **how: bool | int) -> Done:

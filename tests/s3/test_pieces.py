@@ -213,7 +213,6 @@ def test_metadata_beyond_ascii_travels_as_rfc_2047() -> None:
         ("x-amz-acl", "public-read", "NotImplemented"),
         ("x-amz-acl", "authenticated-read", "NotImplemented"),
         ("x-amz-acl", "everyone", "InvalidArgument"),
-        ("x-amz-storage-class", "GLACIER", "InvalidStorageClass"),
         ("x-amz-storage-class", "FAST", "InvalidStorageClass"),
         ("x-amz-website-redirect-location", "/x", "NotImplemented"),
         ("x-amz-write-offset-bytes", "0", "NotImplemented"),

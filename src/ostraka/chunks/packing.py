@@ -81,6 +81,7 @@ class PlacedSlot:
             self._pack.settle()
 
 
+_Group = tuple[int, bytes]  # what shares a pack: the pool, and what it is sealed under
 _Waiting = tuple[bytes, Recipe, "asyncio.Future[PlacedSlot]"]
 
 
@@ -89,7 +90,7 @@ class Packer:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        self._waiting: dict[bytes, deque[_Waiting]] = {}  # by domain; those that wait longest for a turn first
+        self._waiting: dict[_Group, deque[_Waiting]] = {}  # by domain; those that wait longest for a turn first
         self._waiting_bytes = 0
         self._in_flight = 0
         self._scheduled = False
@@ -108,7 +109,7 @@ class Packer:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[PlacedSlot] = loop.create_future()
         # bytes of our own: the caller may be cancelled and use its memory for something else while a thread reads it
-        group = b"" if recipe.domain is None else recipe.domain.group
+        group = recipe.pool, b"" if recipe.domain is None else recipe.domain.group
         queue = self._waiting.get(group)
         if queue is None:
             queue = self._waiting[group] = deque()
@@ -167,13 +168,13 @@ class Packer:
         try:
             bodies = [(body, recipe) for body, recipe, _ in batch]
             pack = ground.host.random(PACK_ID_SIZE)
-            domain = bodies[0][1].domain
+            domain, where = bodies[0][1].domain, bodies[0][1].pool
             seal, key = domain.new(of_pack(pack), ground.host) if domain is not None else (None, None)
             if sum(len(body) for body, _ in bodies) <= BUILD_ON_LOOP_MAX:
                 built = packs.build(bodies, pack, key)
             else:
                 built = await ground.in_thread(packs.build, bodies, pack, key)
-            stripe = await ground.pool.write(Owner.PACK, pack, built.body, len(built.body))
+            stripe = await ground.pool.write(Owner.PACK, pack, built.body, len(built.body), where)
         except Exception as error:
             for _, _, future in batch:
                 if not future.done():

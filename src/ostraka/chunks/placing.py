@@ -169,7 +169,7 @@ class PlacedChunk:
             frames.build, room.view, self.buffer.table_size, length, ground.limits.frame_size, self.recipe
         )
         body = room if stored.body is None else stored.body
-        stripe = await ground.pool.write(Owner.CHUNK, self.entry.id, body, stored.length)
+        stripe = await ground.pool.write(Owner.CHUNK, self.entry.id, body, stored.length, self.recipe.pool)
         self._count(stored.length if stored.body is not None else 0)
         return stripe
 
@@ -184,7 +184,7 @@ class PlacedChunk:
             stored = await ground.in_thread(
                 frames.build_sealed, plain, table, length, frame_size, self.recipe, key, chunk, body.view
             )
-            stripe = await ground.pool.write(Owner.CHUNK, chunk, body, stored)
+            stripe = await ground.pool.write(Owner.CHUNK, chunk, body, stored, self.recipe.pool)
         finally:
             body.release()
         self._count(stored if stored < table + length else 0)

@@ -200,17 +200,26 @@ CHUNK_TOTAL = CHUNKS  # chunks, plaintext bytes, stored bytes, bytes on disks
 PACK_TOTAL = PACKS  # packs, live slots, their plaintext bytes, stored bytes, bytes on disks
 
 
+def pool_total(total: bytes, pool: int) -> bytes:
+    """The name of that total of what is kept in one pool."""
+    return total + pool.to_bytes(2, "big") if pool else total
+
+
 def _weigh_chunk(key: bytes, value: bytes) -> tuple[bytes, tuple[int, ...]]:
     row = decode_chunk(value)
     stripe = row.stripe
-    return CHUNK_TOTAL, (1, row.length, stripe.length, (stripe.k + stripe.m) * stripe.shard_size)
+    return pool_total(CHUNK_TOTAL, stripe.pool), (1, row.length, stripe.length, _on_disks(stripe))
 
 
 def _weigh_pack(key: bytes, value: bytes) -> tuple[bytes, tuple[int, ...]]:
     row = decode_pack(value)
     stripe = row.stripe
     live = [length for _, _, length, flags, _ in SLOT.iter_unpack(row.slots) if not flags & SLOT_DEAD]
-    return PACK_TOTAL, (1, len(live), sum(live), stripe.length, (stripe.k + stripe.m) * stripe.shard_size)
+    return pool_total(PACK_TOTAL, stripe.pool), (1, len(live), sum(live), stripe.length, _on_disks(stripe))
+
+
+def _on_disks(stripe: Stripe) -> int:
+    return 0 if stripe.pool else (stripe.k + stripe.m) * stripe.shard_size
 
 
 WEIGHED: Weighed = {CHUNKS[0]: _weigh_chunk, PACKS[0]: _weigh_pack}

@@ -206,7 +206,7 @@ class Sweeper:
         ground, key = self._ground, pack_key(pack)
         body = await ground.pool.read(row.stripe, 0, row.stripe.length)
         built = await ground.in_thread(packs.rebuild, body, row)
-        stripe = await ground.pool.write(Owner.PACK, pack, built.body, len(built.body))
+        stripe = await ground.pool.write(Owner.PACK, pack, built.body, len(built.body), row.stripe.pool)
         old = encode(StripeRow(ROW_VERSION, Owner.PACK, pack, row.stripe))
         return _Step(
             Mutation(

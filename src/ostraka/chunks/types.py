@@ -51,6 +51,7 @@ class Recipe(msgspec.Struct, frozen=True, gc=False):
     level: int = 1
     cut: Cut = Cut()
     domain: Domain | None = None
+    pool: int = 0  # where it is kept: 0 are the store's own disks
 
 
 RECIPE = Recipe()

@@ -28,6 +28,7 @@ COMMANDS = {
     "account": ("ostraka.cli.account", "account"),
     "credentials": ("ostraka.cli.credentials", "credentials"),
     "disk": ("ostraka.cli.disk", "disk"),
+    "pool": ("ostraka.cli.pool", "pool"),
     "job": ("ostraka.cli.job", "job"),
     "fsck": ("ostraka.cli.fsck", "fsck"),
     "metadatadb": ("ostraka.cli.metadatadb", "metadatadb"),

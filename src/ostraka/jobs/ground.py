@@ -18,6 +18,7 @@ from ostraka.nodes.local import LocalDisk
 from ostraka.nodes.membership import Membership
 from ostraka.objects.store import ObjectStore
 from ostraka.pools.pool import ErasurePool
+from ostraka.pools.routing import Pools
 from ostraka.shared import InFlight
 from ostraka.state.embedded import EmbeddedState
 
@@ -35,6 +36,11 @@ class Ground(Protocol):
 
     @property
     def pool(self) -> ErasurePool: ...
+
+    @property
+    def pools(self) -> Pools:
+        """All pools: that of the disks, and those over backends."""
+        ...
 
     @property
     def objects(self) -> ObjectStore: ...

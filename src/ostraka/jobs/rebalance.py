@@ -231,6 +231,8 @@ class Rebalance:
             log.error("rebalancing passes over a row: %s", error.message)
             return None
         stripe, record = named.stripe, self.record
+        if stripe.pool:
+            return None  # it is on no disk of ours
         if any(self._ground.membership.gone(number) for number in stripe.disks):
             return None  # that is for healing
         geometry = (stripe.k, stripe.m)

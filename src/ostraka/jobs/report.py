@@ -27,6 +27,7 @@ PURPOSES = {
     "rebalance": "moves shards to where they belong as disks come and go",
     "compact": "rewrites segments that are mostly dead",
     "scrub": "verifies every byte of the state",
+    "tier": "moves what belongs in another pool",
 }
 RECORDS = {"heal": HEAL_KEY, "rebalance": REBALANCE_KEY, "scrub": SCRUB_KEY}
 

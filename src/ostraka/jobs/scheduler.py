@@ -25,6 +25,7 @@ from ostraka.jobs.heal import Heal
 from ostraka.jobs.rebalance import Rebalance
 from ostraka.jobs.report import JobReport, running
 from ostraka.jobs.scrub import Scrub
+from ostraka.jobs.tier import Tier
 from ostraka.nodes.superblock import Epoch
 
 log = logging.getLogger("ostraka.jobs")
@@ -57,6 +58,7 @@ class Scheduler:
                 Rebalance(ground),
                 Compact(ground, journal.owner),
                 Scrub(ground),
+                Tier(ground),
             ]
         self._turns = [_Turn(job) for job in jobs]
         self._woken = asyncio.Event()

@@ -104,7 +104,7 @@ async def mend(ground: Ground, named: Named) -> Mended:
 
 async def _mend_once(ground: Ground, named: Named) -> Mended | None:
     """One try; None when the row changed meanwhile."""
-    pool, old = ground.pool, named.stripe
+    pool, old = ground.pools, named.stripe
     try:
         new = await pool.repair(named.owner, named.owner_id, old)
     except Corrupt as error:
@@ -117,9 +117,9 @@ async def _mend_once(ground: Ground, named: Named) -> Mended | None:
         pool.settle([new])
         return await rewrite(ground, named)
     if new is None:
-        return Mended("whole") if await _commit(ground, named, old) else None
+        return Mended("whole") if await adopt(ground, named, old) else None
     try:
-        landed = await _commit(ground, named, new)
+        landed = await adopt(ground, named, new)
     finally:
         pool.settle([new])
     if not landed:
@@ -136,7 +136,7 @@ def _stands(ground: Ground, named: Named) -> bool:
 
 
 async def _away(ground: Ground, stripe: Stripe, why: str) -> Mended:
-    bad = [shard for shard in await ground.pool.verify(stripe) if shard.state != "good"]
+    bad = [shard for shard in await ground.pools.verify(stripe) if shard.state != "good"]
     return Mended("away", f"{why} ({describe(bad)})", frozenset(shard.disk for shard in bad))
 
 
@@ -150,22 +150,22 @@ def _must_move(ground: Ground, stripe: Stripe) -> bool:
 
 async def rewrite(ground: Ground, named: Named) -> Mended | None:
     """Read the body and write it as a stripe of its own, as wide as stripes are now. None when the row changed."""
-    pool, old = ground.pool, named.stripe
+    pool, old = ground.pools, named.stripe
     try:
         body = await pool.read(old, 0, old.length)
-        new = await pool.write(named.owner, named.owner_id, body, old.length)
+        new = await pool.write(named.owner, named.owner_id, body, old.length, old.pool)
     except Corrupt as error:
         return Mended("lost", error.message) if _stands(ground, named) else None
     except (Unavailable, Full) as error:
         return await _away(ground, old, error.message)
     try:
-        landed = await _commit(ground, named, new)
+        landed = await adopt(ground, named, new)
     finally:
         pool.settle([new])  # whatever became of the commit: compaction asks the state
     return Mended("repaired", rebuilt=True) if landed else None
 
 
-async def _commit(ground: Ground, named: Named, new: Stripe) -> bool:
+async def adopt(ground: Ground, named: Named, new: Stripe) -> bool:
     """Have the row name the stripe as it is now, with nothing known against it. False: the row changed."""
     row: ChunkRow | PackRow = msgspec.structs.replace(named.row, stripe=new)
     if isinstance(row, ChunkRow) and row.health != Health.GOOD:

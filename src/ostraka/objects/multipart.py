@@ -7,7 +7,7 @@ only while its upload's row stands. `completing` tells the rest.
 
 import asyncio
 
-from ostraka.chunks.types import Entry
+from ostraka.chunks.types import Entry, Recipe
 from ostraka.errors import Absent, Invalid, TooLarge
 from ostraka.objects import rows
 from ostraka.objects.buckets import Buckets, Open
@@ -19,7 +19,9 @@ from ostraka.objects.manifest import Draft, leaves
 from ostraka.objects.plans import Plan
 from ostraka.objects.reader import read_slices
 from ostraka.objects.receive import receive, whole
+from ostraka.objects.recipes import for_class
 from ostraka.objects.rows import PartRecord, UploadRecord, VersionRecord
+from ostraka.objects.tiers import pool_of
 from ostraka.objects.types import (
     Attributes,
     Digest,
@@ -73,6 +75,7 @@ class Multipart:
         core = self._core
         check_key(core, key)
         check_attributes(core, attributes)
+        pool_of(core.state, attributes.storage_class)
         now = core.host.clock.time()
         identifier = int(now * 1_000_000).to_bytes(8, "big") + core.host.random(8)
         record = UploadRecord(
@@ -129,8 +132,11 @@ class Multipart:
     ) -> PartInfo:
         self._check_number(number)
         upload = self.find(bucket_name, key, upload_id)
-        intake = await receive(self._core, source, digest, upload.bucket.recipe, inline_max=-1)
+        intake = await receive(self._core, source, digest, self._recipe(upload), inline_max=-1)
         return await self._commit_part(upload, upload_id, number, intake, digest)
+
+    def _recipe(self, upload: Named) -> Recipe:
+        return for_class(self._core.state, upload.bucket.recipe, upload.record.storage_class)
 
     def _check_number(self, number: int) -> None:
         if not 0 < number <= self._core.limits.part_count_max:
@@ -224,7 +230,7 @@ class Multipart:
                 raise Invalid(f"bytes {offset}+{length} of a body of {record.size}", reason="range")
             stands = Present(source_row, "source")
             if record.inline is not None:
-                intake = await whole(core, record.inline[offset : offset + length], digest, upload.bucket.recipe, -1)
+                intake = await whole(core, record.inline[offset : offset + length], digest, self._recipe(upload), -1)
             else:
                 await self._hash(record, offset, length, digest)
                 intake = SharedRange(core, stands)

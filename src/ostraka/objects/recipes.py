@@ -9,7 +9,9 @@ import msgspec
 from ostraka.chunks.types import RECIPE, Codec, Cut, Recipe
 from ostraka.errors import Invalid
 from ostraka.limits import KIB, LIMITS, MIB
+from ostraka.objects.tiers import pool_of
 from ostraka.objects.types import Storage
+from ostraka.state import State
 
 CODECS = {"none": Codec.RAW, "zstd": Codec.ZSTD, "lz4": Codec.LZ4}
 LEVELS = {"none": range(1), "zstd": range(23), "lz4": range(13)}  # 0: what was measured to be best
@@ -39,6 +41,12 @@ def recipe_of(storage: Storage) -> Recipe:
         sizes = f"{_told(CHUNK_SIZE_MIN)}, twice that, and so on to {_told(most)}"
         raise _bad(f"cut {storage.cut} has no chunks of {_told(size)}: they have {sizes}")
     return Recipe(codec, storage.level or RECIPE.level, Cut(size, storage.cut == "cdc"))
+
+
+def for_class(state: State, recipe: Recipe, storage_class: str) -> Recipe:
+    """The same, kept where that class is kept. Invalid("storage-class")."""
+    pool = pool_of(state, storage_class)
+    return msgspec.structs.replace(recipe, pool=pool) if pool else recipe
 
 
 def changed(storage: Storage, compression: str = "", cut: str = "") -> Storage:

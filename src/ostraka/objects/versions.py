@@ -14,8 +14,10 @@ from ostraka.objects.plans import REPLAN, Plan, find_null, judge_current, plan_d
 from ostraka.objects.publish import NO_CONDITIONS, Publisher, Write
 from ostraka.objects.reader import Reader
 from ostraka.objects.receive import receive
+from ostraka.objects.recipes import for_class
 from ostraka.objects.replay import invocation_hash
 from ostraka.objects.rows import VersionRecord
+from ostraka.objects.tiers import pool_of
 from ostraka.objects.types import (
     NO_ETAGS,
     Attributes,
@@ -139,7 +141,8 @@ class Versions:
             found = self._publisher.early(bucket, key, write)
             if found is not None:
                 return found
-        intake = await receive(core, source, digest, bucket.recipe, inline_max=core.limits.inline_size_max)
+        recipe = for_class(core.state, bucket.recipe, attributes.storage_class)
+        intake = await receive(core, source, digest, recipe, inline_max=core.limits.inline_size_max)
         if intake.placed or intake.draft is not None:
             write.body = intake
         elif intake.inline is None:
@@ -172,6 +175,7 @@ class Versions:
         core = self._core
         check_key(core, key)
         check_attributes(core, attributes)
+        pool_of(core.state, attributes.storage_class)  # there is one: the tier job moves what has to be moved
         old_row, old = self.source(source)
         bucket = await self._buckets.open_for_writing(bucket_name)
         nonce = core.host.random(8)

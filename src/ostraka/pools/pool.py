@@ -72,7 +72,9 @@ class ErasurePool:
     def spare(self, size: int) -> PooledBuffer:
         return self.buffers.acquire_beyond(size, layout.capacity(size, self._members.k, self._members.m))
 
-    async def write(self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int) -> Stripe:
+    async def write(
+        self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int, pool: int = 0
+    ) -> Stripe:
         token = self._in_flight.enter()
         try:
             stripe = await self._write(owner, owner_id, body, length)

@@ -25,8 +25,9 @@ class Stripe(msgspec.Struct, frozen=True, array_like=True):
     k: int
     m: int
     length: int  # bytes of the body
-    shard_size: int  # bytes of each shard
+    shard_size: int  # bytes of each shard; in a pool over a backend: of each cell
     disks: tuple[int, ...]
+    pool: int = 0  # 0: the store's own disks; else the number of a pool over a backend, which has no shards of ours
 
 
 class StripeBuffer(Protocol):
@@ -73,8 +74,11 @@ class Pool(Protocol):
         """As `buffer`, at once: for a body that is made from one in a buffer already. Counted, so that others wait."""
         ...
 
-    async def write(self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int) -> Stripe:
-        """Store the first ``length`` bytes of body; when it returns, all k+m shards are on stable storage.
+    async def write(
+        self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int, pool: int = 0
+    ) -> Stripe:
+        """Store the first ``length`` bytes of body; when it returns, all k+m shards are on stable storage. ``pool``:
+        which of the store's pools, for one that stands for all of them.
 
         Raises Unavailable (too few disks even for a narrower stripe), Full. A cancelled or failed write leaves
         only unreferenced shards, which compaction reclaims.

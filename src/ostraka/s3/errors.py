@@ -268,6 +268,7 @@ _KINDS: dict[type[OstrakaError], dict[str, str]] = {
         "key-too-long": "KeyTooLongError",
         "metadata": "MetadataTooLarge",
         "part": "InvalidPart",
+        "storage-class": "InvalidStorageClass",
         "part-order": "InvalidPartOrder",
         "part-small": "EntityTooSmall",
         "part-number": "InvalidPartNumber",

@@ -31,6 +31,7 @@ from ostraka.nodes.local import LocalDisk
 from ostraka.nodes.superblock import Epoch, Member, Superblock
 from ostraka.objects import check as objects_check
 from ostraka.objects import rows as object_rows
+from ostraka.objects import tiers
 from ostraka.pools.types import ShardHealth
 from ostraka.state import totals
 from ostraka.store.disks import Progress
@@ -300,7 +301,7 @@ class Fsck:
         store = self._store
         try:
             named = read_named(key, value)
-            health = await store.pool.verify(named.stripe)
+            health = await store.pools.verify(named.stripe)
             for _ in range(MOVES_MAX):
                 if all(shard.state == "good" for shard in health):
                     break
@@ -310,7 +311,7 @@ class Fsck:
                 before, named = named, read_named(key, current)
                 if named.stripe == before.stripe:
                     break
-                health = await store.pool.verify(named.stripe)
+                health = await store.pools.verify(named.stripe)
         except Corrupt:
             return  # told when all rows were read
         self.stripes += 1
@@ -383,6 +384,8 @@ def _wrong_row(key: bytes, value: bytes) -> str:
         elif table in _OBJECT_NUMBERS:
             if len(value) != 8:
                 return f"a number of {len(value)} bytes"
+        elif table == tiers.POOL:
+            tiers.decode(key, value)
         elif table == totals.TOTALS:
             if key != totals.READY and (not value or len(value) % 8):
                 return f"a total of {len(value)} bytes"

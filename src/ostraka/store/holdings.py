@@ -29,17 +29,25 @@ class Holdings(msgspec.Struct, frozen=True):
 
 
 def chunk_totals(state: State) -> ChunkTotals | None:
-    """None: nothing was counted yet (a store of an older program that nobody has opened for writing since)."""
-    found = totals.read(state, CHUNK_TOTAL, 4)
+    """Of all pools. None: nothing was counted yet (a store of an older program that nobody has opened for writing
+    since)."""
+    found = _over_pools(state, CHUNK_TOTAL, 4)
     return None if found is None else ChunkTotals(*found)
 
 
 def pack_totals(state: State) -> ChunkTotals | None:
-    found = totals.read(state, PACK_TOTAL, 5)
+    found = _over_pools(state, PACK_TOTAL, 5)
     if found is None:
         return None
     count, slots, size, stored, on_disks = found
     return ChunkTotals(count, size, stored, on_disks, slots)
+
+
+def _over_pools(state: State, total: bytes, width: int) -> totals.Amounts | None:
+    if state.get(totals.READY) is None:
+        return None
+    rows = [totals.amounts(value, width) for _, value in rows_under(state, totals.TOTALS + total)]
+    return tuple(map(sum, zip(*rows, strict=True))) if rows else (0,) * width
 
 
 METRICS = (

@@ -12,7 +12,7 @@ from typing import Any
 from ostraka.jobs import report
 from ostraka.objects import recipes
 from ostraka.objects.types import Bucket
-from ostraka.store import credentials, disks, fsck, layout, status
+from ostraka.store import credentials, disks, fsck, layout, pools, status
 from ostraka.store.accounts import ROOT_NAME
 from ostraka.store.disks import Progress
 from ostraka.store.store import Store
@@ -105,6 +105,20 @@ async def _credentials_rotate(store: Store, progress: Progress, *, name: str = R
     return await credentials.rotate(store, name)
 
 
+async def _pool_ls(store: Store, progress: Progress) -> dict[str, Any]:
+    return await pools.list_pools(store)
+
+
+async def _pool_add(
+    store: Store, progress: Progress, *, name: str, url: str, storage_class: str, cache_bytes: int = 0
+) -> dict[str, Any]:
+    return await pools.add(store, name=name, url=url, storage_class=storage_class, cache_bytes=cache_bytes)
+
+
+async def _pool_rm(store: Store, progress: Progress, *, name: str) -> dict[str, Any]:
+    return await pools.remove(store, name=name)
+
+
 Operation = Callable[..., Coroutine[Any, Any, dict[str, Any]]]
 
 OPERATIONS: dict[str, Operation] = {
@@ -125,6 +139,9 @@ OPERATIONS: dict[str, Operation] = {
     "endpoint": _endpoint,
     "fsck": _fsck,
     "job-ls": _job_ls,
+    "pool-add": _pool_add,
+    "pool-ls": _pool_ls,
+    "pool-rm": _pool_rm,
     "status": _status,
 }
 AT_ONCE = frozenset(
@@ -136,6 +153,7 @@ AT_ONCE = frozenset(
         "disk-wait",
         "endpoint",
         "job-ls",
+        "pool-ls",
         "status",
     }
 )

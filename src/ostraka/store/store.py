@@ -35,6 +35,7 @@ from ostraka.nodes.types import Disk
 from ostraka.objects import rows as object_rows
 from ostraka.objects.store import ObjectStore
 from ostraka.pools.pool import ErasurePool
+from ostraka.pools.routing import Pools
 from ostraka.shared import InFlight, Pins, Shared
 from ostraka.state import totals
 from ostraka.state.embedded import EmbeddedState
@@ -46,6 +47,7 @@ from ostraka.state.truth import Copy
 from ostraka.store.accounts import StateAccounts, stored_root
 from ostraka.store.guard import Admission
 from ostraka.store.holdings import METRICS as HOLDING_METRICS
+from ostraka.store.pool_opening import open_pool
 from ostraka.store.recovery import INDEX, STATE, Held, Recovered, hold, survey_and_judge, take_in
 
 log = logging.getLogger("ostraka.store")
@@ -88,6 +90,7 @@ class Store:
         state.weighed = WEIGHED
         self.disks = disks
         self.shared = shared
+        self.row = row
         self.incarnation = incarnation
         self.host = host
         self.limits = limits
@@ -109,9 +112,10 @@ class Store:
         self.in_flight = InFlight(lambda: membership.epoch.number, shared.writes, row)
         self.pool = ErasurePool(membership, host, limits, self.threads, self.in_flight)
         self.pool.on_damage = self.journal.stripe
+        self.pools = Pools(self.pool, lambda number: open_pool(self, number))
         self.keyring = Keyring(state, self.keys.derive("customer keys"), masters, host=host, limits=limits)
         self.chunks = ChunkStore(
-            self.pool,
+            self.pools,
             self.state,
             self.keys.derive("chunk ids"),
             host=host,
@@ -165,6 +169,7 @@ class Store:
         self.pins.age(int(self.limits.pin_seconds_max // TEND_SECONDS))
         await self._close_gone()
         await self.objects.core.pay()
+        await self.pools.pay()
 
     async def _close_gone(self) -> None:
         """Close disks that left the store; a turn after that was seen, when nobody can be reading them any more."""
@@ -189,7 +194,7 @@ class Store:
             await self.objects.close()
         await self.journal.close()
         await self.chunks.close()
-        await self.pool.close()
+        await self.pools.close()
         await self.state.close()
         for disk in self.disks.values():
             try:

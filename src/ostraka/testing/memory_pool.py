@@ -104,7 +104,9 @@ class MemoryPool:
         self.buffers_bytes += size
         return MemoryStripeBuffer(self, size)
 
-    async def write(self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int) -> Stripe:
+    async def write(
+        self, owner: Owner, owner_id: bytes, body: StripeBuffer | Buffer, length: int, pool: int = 0
+    ) -> Stripe:
         await self.may_write.wait()
         if self.failing is not None:
             raise self.failing

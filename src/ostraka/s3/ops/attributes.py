@@ -12,6 +12,7 @@ import re
 
 from ostraka.http import Headers
 from ostraka.limits import Limits
+from ostraka.objects.tiers import STANDARD
 from ostraka.objects.types import Attributes
 from ostraka.s3 import model
 from ostraka.s3.errors import S3Error
@@ -69,14 +70,8 @@ def _refuse(name: str, value: str) -> None:
             raise S3Error("InvalidArgument", None, fields={"ArgumentName": name, "ArgumentValue": value})
         raise not_implemented(name, f"{value}; only private is")
     if name == "x-amz-storage-class":
-        if value == "STANDARD":
-            return
         if value in model.ENUMS["StorageClass"]:
-            raise S3Error(
-                "InvalidStorageClass",
-                f"The storage class {value} is not available here; STANDARD is",
-                fields={"StorageClassRequested": value},
-            )
+            return  # the store says whether it has it
         raise S3Error("InvalidStorageClass", fields={"StorageClassRequested": value})
     if name == "x-amz-bucket-object-lock-enabled" and value.lower() == "false":
         return
@@ -95,6 +90,7 @@ def attributes_of(headers: Headers, limits: Limits) -> Attributes:
     kept: dict[str, str] = {}
     metadata: dict[str, str] = {}
     tag_set: dict[str, str] = {}
+    storage_class = STANDARD
     for name, value in headers:
         if name.startswith("x-amz-"):
             if name.startswith(META):
@@ -105,6 +101,8 @@ def attributes_of(headers: Headers, limits: Limits) -> Attributes:
                 tag_set = tags.from_header(value, limits.tags_per_object_max)
             else:
                 _refuse(name, value)
+                if name == "x-amz-storage-class":
+                    storage_class = value
         elif name in KEPT and value and name not in kept:
             kept[name] = as_text(value)
     encoding = kept.get("content-encoding")
@@ -116,9 +114,9 @@ def attributes_of(headers: Headers, limits: Limits) -> Attributes:
             del kept["content-encoding"]
     if metadata:
         check_metadata(metadata, limits)
-    if not (kept or metadata or tag_set):
+    if not (kept or metadata or tag_set) and storage_class == STANDARD:
         return NOTHING
-    return Attributes(kept, metadata, tag_set)
+    return Attributes(kept, metadata, tag_set, storage_class)
 
 
 def check_metadata(metadata: dict[str, str], limits: Limits) -> None:

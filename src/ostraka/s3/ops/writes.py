@@ -159,6 +159,7 @@ async def _copy(
         given.headers if metadata == "REPLACE" else kept.headers,
         given.metadata if metadata == "REPLACE" else kept.metadata,
         given.tags if tagging == "REPLACE" else kept.tags,
+        given.storage_class,
     )
     digested = None
     if source.part_count:  # the copy is one piece: its etag is the MD5, its checksum one of all bytes

@@ -121,7 +121,7 @@ async def verify_shards(store: Store) -> list[str]:
     for page in pages(store.state, b"", 500):
         for key, value in page:
             named = read_named(key, value)
-            for shard in await store.pool.verify(named.stripe):
+            for shard in await store.pools.verify(named.stripe):
                 if shard.state != "good":
                     found.append(f"{named.name[:14]}: shard {shard.index} on disk {shard.disk} is {shard.state}")
     return found
