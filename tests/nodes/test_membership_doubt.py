@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from ostraka.errors import Unavailable
 from ostraka.host import Host, SystemFiles
 from ostraka.nodes import opening, superblock
-from ostraka.nodes.membership import LocalWord, Membership
+from ostraka.nodes.membership import LocalWord, Membership, succeed
 
 
 class FailingFiles(SystemFiles):
@@ -94,3 +94,20 @@ def test_what_a_process_lacks_for_itself_is_no_failure_of_a_disk(tmp_path: Path)
     assert epoch_numbers(paths) == [1, 1, 1, 1]
     assert all(d.up for d in members.epoch.members)
     members.up()
+
+
+def test_an_epoch_whose_writing_was_cut_off_is_written_to_the_end_by_who_comes_next(tmp_path: Path) -> None:
+    """The newest epoch was believed at a start, though it was on one disk only: with that disk lost, it was forgotten,
+    and what had been written by it with it."""
+    opened, paths = store(tmp_path, 4, 2, 2)
+    cut_off = succeed(opened.epoch, [*opened.epoch.members], Host())
+    superblock.write(
+        SystemFiles(), paths[0], superblock.Superblock(opened.store_id, cut_off.members[0].disk_id, True, cut_off)
+    )
+    assert epoch_numbers(paths) == [2, 1, 1, 1]
+    members = Membership(opened.store_id, opened.epoch, {}, opened.present, Host())
+    members.settle()
+    assert epoch_numbers(paths) == [3, 3, 3, 3]
+    assert members.epoch.descends_from(cut_off)
+    members.settle()
+    assert epoch_numbers(paths) == [3, 3, 3, 3], "there was nothing to be done"

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))
@@ -11,6 +12,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))
 from store_rig import Contents, Steps, Stop, directories, fsck, opened, operate, wipe
 
 from ostraka.errors import Invalid, Refused, Unavailable
+from ostraka.host import SystemFiles
+from ostraka.nodes import superblock
+from ostraka.nodes.membership import succeed
 
 
 def test_two_of_six_disks_are_wiped_replaced_and_then_two_others(tmp_path: Path, seed: int) -> None:
@@ -300,5 +304,27 @@ def test_a_disk_that_went_away_while_nobody_wrote_is_found_lost_by_the_command(t
             assert found["clean"], found["findings"]
         async with opened([*paths[:3], tmp_path / "new"]) as store:
             await contents.check(store)
+
+    asyncio.run(run())
+
+
+def test_an_epoch_that_was_on_one_disk_only_is_on_all_of_them_after_a_start(tmp_path: Path) -> None:
+    """With that disk lost afterwards, it was forgotten, and whoever it had called down counted again."""
+    paths = directories(tmp_path, 4)
+
+    async def run() -> None:
+        async with opened(paths) as store:
+            epoch = store.membership.epoch
+            block = superblock.read(store.host.files, paths[0])
+            assert block is not None
+            later = succeed(epoch, epoch.members, store.host)
+        superblock.write(SystemFiles(), paths[0], msgspec.structs.replace(block, epoch=later))
+        async with opened(paths) as store:
+            newest = store.membership.epoch
+            assert newest.descends_from(later)
+        for path in paths:
+            block = superblock.read(SystemFiles(), path)
+            assert block is not None
+            assert block.epoch == newest
 
     asyncio.run(run())

@@ -330,10 +330,20 @@ class Membership:
                     self._join(member)
             self._recompute()
 
-    def tell(self) -> None:
-        """Have every process look which epoch is the newest: who wrote it may have died before it told."""
+    def settle(self) -> None:
+        """Finish what a process that died may have left half done: an epoch that is not on all disks which it calls up
+        is followed by one that is, and every process is told.
+
+        Raises Unavailable, and the store is read-only, when no majority can be written.
+        """
         with self.exclusive():
-            self._word.bump()
+            self.refresh()
+            blocks, _ = self._blocks(self.epoch)
+            if self._doubt or any(block.epoch.id != self.epoch.id for _, block in blocks):
+                log.warning("epoch %d was not on all disks: its writing was cut off", self.epoch.number)
+                self.change(self.epoch.members)
+            else:
+                self._seen = self._word.bump()
 
     def _adopt(self, epoch: Epoch) -> None:
         if epoch.number <= self.epoch.number and epoch.id != self.epoch.id:

@@ -18,7 +18,7 @@ import msgspec
 import uvloop
 
 from ostraka.config import AccountSetting, ServeConfig
-from ostraka.errors import Exists, Invalid, OstrakaError, of_system
+from ostraka.errors import Exists, Invalid, OstrakaError, Unavailable, of_system
 from ostraka.host import Host
 from ostraka.http import Server
 from ostraka.jobs.scheduler import Scheduler
@@ -124,7 +124,8 @@ def owner_main(
         store.serving = serving
         store.reopen = lambda: os.kill(serving.pid, REOPEN)
         shared.root_changes.bump()  # an owner before us may have died between a change and its telling
-        store.membership.tell()  # and so of the epoch
+        with contextlib.suppress(Unavailable):  # the store is read-only, and says so
+            store.membership.settle()  # and so of the epoch
         store.held.take_others(store.membership.paths.values(), paths)  # an owner before us had locked them
         await store.prepare_keys()
         await apply_settings(config, store)

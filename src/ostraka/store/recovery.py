@@ -187,7 +187,10 @@ def take_in(opening: openings.Opening, host: Host, shared: Shared) -> Membership
         opening.store_id, opening.epoch, {}, opening.present, host, shared.epoch, lock_path=shared.epoch_lock
     )
     wanted = [_as_found(d, opening) for d in opening.epoch.members]
-    if wanted != list(opening.epoch.members):
+    if wanted == list(opening.epoch.members):
+        with contextlib.suppress(Unavailable):  # the store is read-only, and says so
+            members.settle()
+    else:
         members.paths.update(opening.stale)
         try:
             with members.exclusive():

@@ -6,6 +6,7 @@ fault or a lost index it stops all and has the store recovered once more (server
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -146,6 +147,8 @@ class Service:
             )
         else:
             store = open_worker(self.recovered, self.shared, child.row, process.host, self.limits, open_map)
+            with contextlib.suppress(Unavailable):
+                store.membership.settle()
         await self._live(child, process, store, self._jobs)
 
     async def _work(self, child: Child, process: Process) -> None:
