@@ -117,7 +117,7 @@ def drain(name: str, cancel: bool, wait: bool, stores: tuple[str, ...], as_json:
     if cancel:
         click.echo(f"disk {result['disk']} stays; {_rest(result)}")
     elif result["left"]:
-        click.echo(f"disk {result['disk']} is empty and has left the store; {result['path']} may be removed")
+        click.echo(f"{result['path']} is empty and has left the store: it may be removed")
     else:
         click.echo(
             f"disk {result['disk']} is being drained: `ostraka disk ls` shows what it still holds. When it is no "

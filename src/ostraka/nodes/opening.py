@@ -245,7 +245,7 @@ def _match(found: Sequence[Found], store_id: bytes, epoch: Epoch, joined: Sequen
             member = by_id.get(f.block.disk_id)
             if f.block.store_id != store_id:
                 blank.append(f)
-            elif member is None and _drained(f.block):
+            elif member is None and was_drained(f.block):
                 warnings.append(f"{f.path} was drained and is no disk of this store any more: leave it out")
             elif member is None and joined:
                 warnings.append(f"{f.path} was replaced and is no disk of this store any more: leave it out")
@@ -296,7 +296,7 @@ def _match(found: Sequence[Found], store_id: bytes, epoch: Epoch, joined: Sequen
     return Opening(store_id, epoch, present, stale, missing, warnings)
 
 
-def _drained(block: Superblock) -> bool:
+def was_drained(block: Superblock) -> bool:
     """Whether a disk that is no member any more was on its way out when it last heard of the others."""
     return any(d.disk_id == block.disk_id and d.draining for d in block.epoch.members)
 

@@ -12,14 +12,15 @@ from typing import Any
 
 import msgspec
 
-from ostraka.errors import Invalid, Refused, Unavailable
+from ostraka.errors import Invalid, OstrakaError, Refused, Unavailable
 from ostraka.jobs import heal, rebalance, state_copies
 from ostraka.jobs.collect import Collect
 from ostraka.jobs.ground import Budget, in_thread
 from ostraka.jobs.heal import Heal
 from ostraka.jobs.rebalance import Rebalance
 from ostraka.jobs.records import RebalanceRecord
-from ostraka.nodes.opening import DATA_SHARDS_MAX, PARITY_SHARDS_MAX
+from ostraka.nodes import superblock
+from ostraka.nodes.opening import DATA_SHARDS_MAX, PARITY_SHARDS_MAX, was_drained
 from ostraka.nodes.superblock import Member
 from ostraka.store import adoption
 from ostraka.store.disks import Progress
@@ -71,6 +72,9 @@ async def drain(store: Store, progress: Progress, *, disk: str, cancel: bool = F
     """Have a disk emptied, and taken out of the store when it is empty; ``cancel``: it stays after all."""
     await in_thread(adoption.probe, store)
     store.membership.up()
+    if not cancel and await in_thread(_has_left, store, disk):  # the command was given before, and was carried out
+        number = int(disk) if disk.isdigit() else None
+        return {"disk": number, "path": disk, "left": True, **await _work(store, progress)}
     member = _named(store, disk)
     if cancel:
         if not member.draining:
@@ -96,6 +100,24 @@ def _named(store: Store, word: str) -> Member:
     if found is None:
         raise Refused(f"{word} is no disk of this store: see `ostraka disk ls`", reason="which")
     return found
+
+
+def _has_left(store: Store, word: str) -> bool:
+    """Whether a disk was a member once, and was taken out of the store on purpose."""
+    membership = store.membership
+    if word.isdigit():
+        return int(word) < membership.epoch.next_number and membership.gone(int(word))
+    try:
+        block = superblock.read(store.host.files, Path(word))
+    except (OSError, OstrakaError):
+        return False
+    members = {d.disk_id for d in membership.epoch.members}
+    return (
+        block is not None
+        and block.store_id == membership.store_id
+        and block.disk_id not in members
+        and was_drained(block)
+    )
 
 
 def _check_drain(store: Store, member: Member) -> None:
