@@ -131,3 +131,55 @@ def test_a_new_disk_in_the_place_of_an_old_one_answers_as_well(tmp_path: Path) -
             await server.close()
 
     asyncio.run(main())
+
+
+def test_a_server_that_ends_before_it_answers_is_told_as_that_and_leaves_no_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A command that was under way at a stop left a traceback in the log; one that had only just asked was told that
+    the connection was reset."""
+    begun = asyncio.Event()
+
+    async def _stays(store: Any, progress: Progress) -> dict[str, Any]:
+        begun.set()
+        await asyncio.Event().wait()
+        return {}
+
+    told: list[Unavailable] = []
+
+    def wait() -> None:
+        with pytest.raises(Unavailable, match="ended before it answered") as caught:
+            ask([tmp_path], "stays", {}, lambda *_: None)
+        told.append(caught.value)
+
+    async def main() -> None:
+        server = ControlServer(SimpleNamespace(membership=SimpleNamespace(paths={})), LIMITS)  # type: ignore[arg-type]
+        await server.start({0: tmp_path})
+        asked = asyncio.create_task(asyncio.to_thread(wait))
+        await begun.wait()
+        await server.close()
+        await asked
+
+    OPERATIONS["stays"] = _stays
+    try:
+        asyncio.run(main())
+    finally:
+        del OPERATIONS["stays"]
+    assert told[0].reason == "server"
+    assert "Traceback" not in caplog.text
+
+    def slam() -> None:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(tmp_path / "other" / asking.NAME))
+            listening.listen(1)
+            ready.set()
+            listening.accept()[0].close()  # unread bytes: whoever asked sees a reset
+
+    (tmp_path / "other").mkdir()
+    ready = threading.Event()
+    thread = threading.Thread(target=slam)
+    thread.start()
+    ready.wait(30)
+    with pytest.raises(Unavailable, match="ended before it answered"):
+        ask([tmp_path / "other"], "status", {}, lambda *_: None)
+    thread.join()

@@ -46,10 +46,17 @@ def ask(
             sock.close()
             continue
         with sock, sock.makefile("rwb") as stream:
-            stream.write(msgspec.json.encode({"command": command, "arguments": arguments}) + b"\n")
-            stream.flush()
-            return _listen(stream, progress)
+            try:
+                stream.write(msgspec.json.encode({"command": command, "arguments": arguments}) + b"\n")
+                stream.flush()
+                return _listen(stream, progress)
+            except ConnectionError:
+                raise _ended() from None
     return None
+
+
+def _ended() -> Unavailable:
+    return Unavailable("the server ended before it answered; ask again once it is back", reason="server")
 
 
 def _listen(stream: Any, progress: Progress) -> dict[str, Any]:
@@ -62,4 +69,4 @@ def _listen(stream: Any, progress: Progress) -> dict[str, Any]:
             kind: Callable[..., OstrakaError] = getattr(errors, answer["error"], OstrakaError)
             raise kind(answer["message"], reason=answer["reason"])
         progress(answer["progress"], answer["done"], answer["total"])
-    raise Unavailable("the server ended before it answered; ask again once it is back", reason="server")
+    raise _ended()

@@ -90,6 +90,8 @@ class ControlServer:
         task.add_done_callback(self._tasks.discard)
         try:
             await self._answer(reader, writer)
+        except asyncio.CancelledError:  # by `close`; who listens to streams takes a cancelled task for an error
+            pass
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # whoever asked has left; what was begun is finished, or resumed when it is asked again
         finally:
