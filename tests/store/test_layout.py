@@ -268,3 +268,34 @@ def test_the_fewest_shards_move(
     disks: Sequence[int], wanted: Sequence[int], leaving: Sequence[int], level: bool, moves: dict[int, int]
 ) -> None:
     assert ring.moves(disks, wanted, leaving, level=level) == moves
+
+
+def test_sixteen_and_eight_on_twenty_four_disks_bears_the_loss_of_any_eight(tmp_path: Path, seed: int) -> None:
+    contents = Contents(seed)
+    paths = directories(tmp_path, 24)
+    lost = (0, 3, 4, 7, 11, 15, 16, 23)
+
+    async def run() -> None:
+        async with opened(paths, ec=(16, 8)) as store:
+            await contents.fill(store, 1)
+            assert {(s.k, s.m, len(set(s.disks))) for s in stripes(store)} == {(16, 8, 24)}
+            assert sum(d.state for d in store.membership.epoch.members) == 9
+        for number in lost:
+            wipe(paths[number])
+        left = [p for p in paths if p.exists()]
+        async with opened(left) as store:
+            await contents.check(store)
+            await contents.fill(store, 1, "degraded")
+            assert {(s.k, s.m) for s in stripes(store)} == {(16, 8), (8, 8)}
+            fresh = [tmp_path / f"new{number}" for number in lost]
+            for number, path in zip(lost, fresh, strict=True):
+                await operate(store, "disk-replace", old=str(number), new=str(path))
+            await operate(store, "disk-geometry", k=16, m=8, convert=True)
+            assert {(s.k, s.m, len(set(s.disks))) for s in stripes(store)} == {(16, 8, 24)}
+            await assert_whole(store, contents)
+        for path in left[:8]:
+            wipe(path)
+        async with opened([*left[8:], *fresh]) as store:
+            await contents.check(store)
+
+    asyncio.run(run())
