@@ -47,6 +47,7 @@ class Limits:
     slices_embedded_max: int = 64  # if there are no more of them
     manifest_page_entries_max: int = 256
     buffers_bytes_max: int = 512 * MIB  # chunk buffers of one process, all requests together
+    aside_bytes_max: int = 128 * MIB  # of bodies whose requests wait for a buffer, beyond the buffers
 
     # -- backends (backends/)
     local_threads: int = 8  # of one local backend, for all that waits for its disk

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import random
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,12 +13,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from objects_rig import REAL, Body, Md5, Rig, TurnedClock
+from objects_rig import REAL, Body, Md5, Rig, TurnedClock, md5
 
 from ostraka.chunks import ChunkStore
 from ostraka.chunks.types import RECIPE, Codec, Cut, Recipe
-from ostraka.errors import Invalid
-from ostraka.host import Host
+from ostraka.errors import Invalid, Overloaded
+from ostraka.host import Buffer, Host
 from ostraka.limits import KIB, MIB, Limits
 from ostraka.objects import rows
 from ostraka.objects.manifest import leaves
@@ -238,11 +239,41 @@ def test_bodies_on_either_side_of_every_threshold_come_back(seed: int, size: int
     asyncio.run(run())
 
 
+class Late(Md5):
+    """Hashes nothing before a chunk was stored."""
+
+    def __init__(self, stored: threading.Event) -> None:
+        super().__init__()
+        self._stored = stored
+
+    def update(self, data: Buffer) -> None:
+        assert self._stored.wait(10)
+        super().update(data)
+
+
+async def test_what_lies_behind_a_cut_is_hashed_and_kept_as_it_came(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool pads and encodes behind the chunk that it stores, where the next chunk's bytes waited to be hashed."""
+    body, stored = noise(seed, 30_000), threading.Event()
+    async with over_real_chunks("b") as rig:
+        await say(rig, "b", cut="cdc")
+        pool = rig.chunks._ground.pool
+        right = pool.write
+
+        async def write(*words: Any) -> Any:
+            stripe = await right(*words)
+            stored.set()
+            return stripe
+
+        monkeypatch.setattr(pool, "write", write)
+        assert (await rig.put("b", "k", body, digest=Late(stored))).etag == md5(body)
+        assert await rig.get("b", "k") == body
+
+
 # -- memory
 
 
-async def test_streams_that_find_no_room_for_the_next_chunk_go_on_in_their_own(seed: int) -> None:
-    """More bodies at once than buffers: each holds one, waits for none while it does, and is cut as with plenty."""
+async def test_streams_that_find_no_room_for_the_next_chunk_hold_none_while_they_wait(seed: int) -> None:
+    """More bodies at once than buffers: none waits while it holds one, and all are cut as with plenty."""
     limits = replace(REAL, buffers_bytes_max=5 * (REAL.chunk_size + KIB), buffers_wait_seconds_max=20.0)
     bodies = [noise(seed + n, 30_000) for n in range(12)]
     async with over_real_chunks("b", limits=limits) as rig:
@@ -253,42 +284,27 @@ async def test_streams_that_find_no_room_for_the_next_chunk_go_on_in_their_own(s
         for n, body in enumerate(bodies):
             assert await rig.get("b", f"k{n}") == body
         await rig.objects.settle()
-        assert pool.buffers_bytes == 0
-    async with over_real_chunks("b") as rig2:
-        await say(rig2, "b", cut="cdc")
-        await rig2.put("b", "k0", bodies[0])
-        assert slices(rig2, "b", "k0") == slices(rig, "b", "k0")
+        assert pool.buffers_bytes == rig.objects.core.aside_bytes == 0
+    async with over_real_chunks("b") as roomy:
+        await say(roomy, "b", cut="cdc")
+        await roomy.put("b", "k0", bodies[0])
+        assert slices(roomy, "b", "k0") == slices(rig, "b", "k0")
 
 
-async def test_a_buffer_that_a_hanging_disk_still_reads_is_not_filled_again(
+async def test_what_is_set_aside_is_bounded_and_its_want_is_overload(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What goes on in its own buffer overwrote what a given-up write might still send to its disk."""
-    limits = replace(REAL, buffers_bytes_max=2 * (REAL.chunk_size + KIB))
-    body = noise(seed, 30_000)
-    async with over_real_chunks("b", limits=limits) as rig:
+    async with over_real_chunks("b", limits=replace(REAL, aside_bytes_max=100)) as rig:
         await say(rig, "b", cut="cdc")
-        pool: Any = rig.chunks._ground.pool
-        seen: list[tuple[memoryview, bytes]] = []
-        right = pool.write
-
-        async def hangs(owner: Any, owner_id: bytes, written: Any, length: int) -> Any:
-            stripe = await right(owner, owner_id, written, length)
-            if hasattr(written, "busy"):
-                written.busy = True
-                seen.append((written.view, bytes(written.view)))
-            return stripe
-
-        monkeypatch.setattr(pool, "write", hangs)
         monkeypatch.setattr(type(rig.chunks), "scarce", lambda self, size=None: True)
-        await rig.put("b", "k", body, piece=999)
-        assert len(seen) > 5
-        for view, before in seen:
-            assert bytes(view) in (before, b"\xdd" * len(view)), "it was given back, not filled again"
-        assert await rig.get("b", "k") == body
+        with pytest.raises(Overloaded, match="aside_bytes_max"):
+            await rig.put("b", "k", noise(seed, 30_000))
+        await rig.objects.settle()
+        await rig.chunks.settled()
+        assert rig.chunks._ground.pool.buffers_bytes == rig.objects.core.aside_bytes == 0
 
 
-async def test_a_stream_that_fails_in_its_own_buffer_gives_it_back(seed: int) -> None:
+async def test_a_stream_that_fails_with_bytes_set_aside_gives_all_back(seed: int) -> None:
     limits = replace(REAL, buffers_bytes_max=2 * (REAL.chunk_size + KIB))
     for at in range(1000, 20_000, 2500):
         async with over_real_chunks("b", limits=limits) as rig:

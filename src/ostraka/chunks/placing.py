@@ -37,11 +37,10 @@ CHUNK_TAG = "chunk"  # of the precondition that a race breaks: call `again`
 class ReceiveBuffer:
     """A window into a pool's buffer, behind room for the frame table."""
 
-    __slots__ = ("_holders", "_room", "table_size", "view")
+    __slots__ = ("_room", "table_size", "view")
 
     def __init__(self, room: StripeBuffer, table_size: int) -> None:
         self._room = room
-        self._holders = 1
         self.table_size = table_size
         self.view = room.view[table_size:]
 
@@ -49,17 +48,8 @@ class ReceiveBuffer:
     def room(self) -> StripeBuffer:
         return self._room
 
-    @property
-    def busy(self) -> bool:
-        return self._room.busy
-
-    def share(self) -> None:
-        self._holders += 1
-
     def release(self) -> None:
-        self._holders -= 1
-        if not self._holders:
-            self._room.release()
+        self._room.release()
 
 
 class PlacedChunk:

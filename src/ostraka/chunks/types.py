@@ -97,23 +97,13 @@ class Placed(Protocol):
 class ChunkBuffer(Protocol):
     """Where a body is received: room for limits.chunk_size bytes of plaintext, written to disk without a copy.
 
-    Digests may go on reading ``view`` until `Placed.release`: storing never changes the plaintext in it.
+    Digests may go on reading ``view`` until `Placed.release`: storing never changes the plaintext in it. What lies
+    behind that plaintext is the pool's from `Chunks.place` on, for padding and parity.
     """
 
     view: memoryview
 
-    def share(self) -> None:
-        """One more holder: the memory is given back when all of them released it."""
-        ...
-
-    @property
-    def busy(self) -> bool:
-        """Whether somebody may still be reading the memory, holders aside: a disk that hangs in a write."""
-        ...
-
-    def release(self) -> None:
-        """By each holder, once. `Chunks.place` takes over the share of its caller."""
-        ...
+    def release(self) -> None: ...
 
 
 class Keyring(Protocol):

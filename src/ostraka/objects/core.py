@@ -60,6 +60,7 @@ class Core:
         self.room: Callable[[], None] = lambda: None  # raises Full while clients may write nothing more (ENGINE 22)
         self.fence = Present(rows.INCARNATION + incarnation, FENCE)
         self.ahead_bytes = 0  # memory that readers may hold for what comes after what they read now
+        self.aside_bytes = 0  # of bodies, held without a buffer by those who wait for one
         self._tasks: set[asyncio.Task[None]] = set()
         self._owed: dict[bytes, None] = {}  # manifests that are ours to give up, once the state lets us
 

@@ -48,10 +48,6 @@ class Lane:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._want = NOBODY  # the lowest offset that is waited for; the worker reads it
 
-    @property
-    def fed(self) -> int:
-        return self._fed
-
     def feed(self, buffer: Buffer, start: int, end: int) -> None:
         """The next bytes are ``buffer[start:end]``; of one buffer each piece begins where the one before it ended."""
         self._queue.append((buffer, start, end))

@@ -5,8 +5,8 @@ buffers; pieces go to the hashing lane as they come; chunks are stored up to lim
 most as much lies in memory as is in flight, waits for one increment, and waits to be hashed.
 
 Where content decides about cuts, more was received than a chunk when its end is found. What lies behind it is copied
-to the front of the next buffer; when there is no memory for another one, the chunk is stored and committed first, and
-its own buffer goes on: a request that holds memory never waits for more.
+to the front of the next buffer before the chunk is stored, and hashed there; when there is no room for another buffer,
+it is set aside meanwhile, for a request that holds buffers never waits for more.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ostraka.chunks.cutting import cutter
 from ostraka.chunks.types import ChunkBuffer, Placed, Recipe
-from ostraka.errors import TooLarge, Truncated
+from ostraka.errors import Overloaded, TooLarge, Truncated
 from ostraka.host import Buffer
 from ostraka.limits import KIB
 from ostraka.objects.core import Core
@@ -120,7 +120,6 @@ class _Placing(NamedTuple):
 
     task: asyncio.Task[Placed]
     memory: int  # of its buffer
-    fed: int  # bytes of the body up to which its buffer is read by the lane
 
 
 class _Stream:
@@ -139,10 +138,10 @@ class _Stream:
         self._placing: deque[_Placing] = deque()
         self._placing_memory = 0
         self._placed_memory = 0  # of what waits for an increment
-        self._placed_fed = 0
         self._increment: asyncio.Task[None] | None = None
         self._filling: ChunkBuffer | None = None
         self._filled = 0
+        self._fed = 0  # bytes of the buffer that the lane has: never any behind the cut
         self._ended = False
         self._paged = length is not None and length > core.limits.embedded_bytes_max
 
@@ -172,6 +171,7 @@ class _Stream:
                 self._filling = await self._core.chunks.buffer(self._room())
             size = await self._next_cut()
             if self._length is None and self._ended and not intake.size and self._filled <= limits.pack_size_max:
+                self._feed(self._filled)
                 await lane.drained()
                 self.small = bytes(self._filling.view[: self._filled])
                 self._release_filling()
@@ -209,10 +209,17 @@ class _Stream:
             if not count:
                 self._ended = True
                 return
-            self._lane.feed(view, self._filled, self._filled + count)
             self._filled += count
+            self._feed(min(self._filled, self._cutter.minimum))
             if self._intake.size + self._filled > self._size_max:
                 raise TooLarge(f"a body of more than {self._core.limits.put_size_max} bytes", reason="entity")
+
+    def _feed(self, end: int) -> None:
+        """Give the lane the buffer's bytes up to there."""
+        assert self._filling is not None
+        if end > self._fed:
+            self._lane.feed(self._filling.view, self._fed, end)
+            self._fed = end
 
     async def _cut(self, last: bool) -> int:
         assert self._filling is not None
@@ -225,49 +232,58 @@ class _Stream:
     def _release_filling(self) -> None:
         assert self._filling is not None
         self._filling.release()
-        self._filling, self._filled = None, 0
+        self._filling, self._filled, self._fed = None, 0, 0
 
     async def _place(self, size: int) -> None:
-        """Begin to store the first ``size`` bytes of the buffer; what follows them stays the one that is filled."""
+        """Begin to store the first ``size`` bytes of the buffer; what follows them goes into the next one."""
         limits, buffer = self._core.limits, self._filling
         assert buffer is not None
-        memory, rest = len(buffer.view), self._filled - size
+        memory, rest = len(buffer.view), buffer.view[size : self._filled]
         while self._placing and (
             len(self._placing) >= limits.chunks_in_flight_max
             or self._placing_memory + memory > limits.in_flight_bytes_max
         ):
             await self._next_placed()
+        self._feed(size)
         self._intake.size += size
-        alone = rest > 0 and self._core.chunks.scarce(self._room())
-        if alone:
-            buffer.share()
-        elif rest:
-            following = await self._core.chunks.buffer(self._room())
-            following.view[:rest] = buffer.view[size : size + rest]
-            self._filling, self._filled = following, rest
+        aside: bytes | None = None
+        if not rest:
+            self._filling, self._filled, self._fed = None, 0, 0
+        elif not self._core.chunks.scarce(self._room()):
+            self._go_on_in(await self._core.chunks.buffer(self._room()), rest)
         else:
-            self._filling, self._filled = None, 0
+            aside = self._set_aside(rest)
         storing = self._core.chunks.place(buffer, size, self._recipe)
-        task = asyncio.get_running_loop().create_task(storing)
-        self._placing.append(_Placing(task, memory, self._lane.fed))
+        self._placing.append(_Placing(asyncio.get_running_loop().create_task(storing), memory))
         self._placing_memory += memory
-        if alone:
-            await self._go_on_in(buffer, size, rest)
+        if aside is not None:
+            await self._wait_with(aside)
         while self._placing and self._placing[0].task.done():
             await self._next_placed()
         await self._increment_when_due()
 
-    async def _go_on_in(self, buffer: ChunkBuffer, size: int, rest: int) -> None:
-        """There is no memory for what follows: commit what holds ours, the chunk before it included."""
-        await self._let_go()
-        if not buffer.busy:
-            buffer.view[:rest] = buffer.view[size : size + rest]
-        else:  # a disk hangs in a write that was given up, and must not find other bytes there
-            kept = bytes(buffer.view[size : size + rest])
-            self._release_filling()
-            self._filling = buffer = await self._core.chunks.buffer(self._room())
-            buffer.view[:rest] = kept
-        self._filled = rest
+    def _go_on_in(self, buffer: ChunkBuffer, rest: Buffer) -> None:
+        size = len(rest)
+        buffer.view[:size] = rest
+        self._filling, self._filled, self._fed = buffer, size, 0
+        self._feed(min(size, self._cutter.minimum))
+
+    def _set_aside(self, rest: memoryview) -> bytes:
+        core, limits = self._core, self._core.limits
+        if core.aside_bytes + len(rest) > limits.aside_bytes_max:
+            raise Overloaded("no room for what follows a chunk: limits.aside_bytes_max", reason="buffers")
+        self._filling, self._filled, self._fed = None, 0, 0
+        return bytes(rest)
+
+    async def _wait_with(self, aside: bytes) -> None:
+        """Go on in a new buffer, once there is room for one; meanwhile only these bytes are held."""
+        core = self._core
+        core.aside_bytes += len(aside)
+        try:
+            await self._let_go()
+            self._go_on_in(await core.chunks.buffer(self._room()), aside)
+        finally:
+            core.aside_bytes -= len(aside)
 
     async def _increment_when_due(self) -> None:
         intake, limits = self._intake, self._core.limits
@@ -286,7 +302,7 @@ class _Stream:
         batch, self._intake.placed, self._placed_memory = self._intake.placed, [], 0
         if self._intake.draft is None:
             self._intake.new_draft()
-        self._increment = asyncio.get_running_loop().create_task(self._reference(batch, self._placed_fed))
+        self._increment = asyncio.get_running_loop().create_task(self._reference(batch))
 
     async def _let_go(self) -> None:
         """We will have to wait for memory: hold none meanwhile, lest requests wait for one another."""
@@ -305,13 +321,13 @@ class _Stream:
         self._placing_memory -= placing.memory
         self._intake.placed.append(placing.task.result())
         self._placed_memory += placing.memory
-        self._placed_fed = placing.fed
 
-    async def _reference(self, batch: list[Placed], fed: int) -> None:
-        """Commit an increment; its memory may go when it is hashed too: ``fed`` bytes of the body lie in it."""
+    async def _reference(self, batch: list[Placed]) -> None:
+        """Commit an increment; its memory may go when it is hashed too."""
         await self._intake.commit_increment(batch)
+        assert self._intake.draft is not None
         try:
-            await self._lane.reached(fed)
+            await self._lane.reached(self._intake.draft.size)
         finally:
             for placed in batch:
                 placed.release()

@@ -58,10 +58,6 @@ class PooledBuffer:
         self.whole = memory
         self.view = self.whole[:size]
 
-    @property
-    def busy(self) -> bool:
-        return self._pins > 0
-
     def pin(self) -> None:
         self._pins += 1
 

@@ -35,11 +35,6 @@ class StripeBuffer(Protocol):
 
     view: memoryview  # writable, as many bytes as were asked for
 
-    @property
-    def busy(self) -> bool:
-        """Whether a write that nobody waits for any more may still be reading the memory."""
-        ...
-
     def release(self) -> None:
         """Give the memory back; the view must not be used afterwards. Idempotent."""
         ...

@@ -46,21 +46,15 @@ def _row(table: bytes, of: Target) -> bytes:
 class MemoryBuffer:
     """A receive buffer that is counted while it is out."""
 
-    busy = False
-
     def __init__(self, size: int, out: list[int]) -> None:
         self.view = memoryview(bytearray(size))
         self._out = out
-        self._holders = 1
+        self._held = True
         out[0] += 1
 
-    def share(self) -> None:
-        self._holders += 1
-
     def release(self) -> None:
-        assert self._holders, "released more often than held"
-        self._holders -= 1
-        if not self._holders:
+        if self._held:
+            self._held = False
             self._out[0] -= 1
 
 
@@ -86,9 +80,8 @@ class MemoryPlaced:
         return MemoryPlaced(self._chunks, self.entry, self._body, self._buffer)
 
     def release(self) -> None:
-        buffer, self._buffer = self._buffer, None
-        if buffer is not None:
-            buffer.release()
+        if self._buffer is not None:
+            self._buffer.release()
 
     def abandon(self) -> None:
         self.release()
@@ -124,6 +117,7 @@ class MemoryChunks:
     async def place(self, buffer: ChunkBuffer, length: int, recipe: Recipe = RECIPE) -> Placed:
         try:
             body = bytes(buffer.view[:length])
+            buffer.view[length:] = b"\xee" * (len(buffer.view) - length)  # as a pool pads and encodes there
             await asyncio.sleep(0)
             entry = Entry(Kind.CHUNK, blake3(body).digest(), 0, length)
             return MemoryPlaced(self, entry, body, buffer)

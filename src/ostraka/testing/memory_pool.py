@@ -18,8 +18,6 @@ from ostraka.pools.types import Owner, ShardHealth, Stripe, StripeBuffer
 class MemoryStripeBuffer:
     """A buffer of a `MemoryPool`; its memory is wiped at release, so that a use after it is seen."""
 
-    busy = False
-
     def __init__(self, pool: "MemoryPool", size: int) -> None:
         self._pool = pool
         self.view = memoryview(bytearray(size))
@@ -113,6 +111,7 @@ class MemoryPool:
         if isinstance(body, MemoryStripeBuffer):
             self.without_copy += 1
             content = bytes(body.view[:length])
+            body.view[length:] = b"\xee" * (len(body.view) - length)  # as a real one pads and encodes there
         else:
             content = bytes(memoryview(body)[:length])  # type: ignore[arg-type]
         assert len(content) == length > 0
