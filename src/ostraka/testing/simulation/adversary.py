@@ -33,6 +33,7 @@ FAILING_CALLS = (
     "names",
     "statfs",
 )
+PLACES = ("", "", "/segments/", "/segments/", "log-", "snapshot", "superblock", "keys", "mark", "index", "data.mdb")
 ERRNOS = (errno.EIO, errno.EIO, errno.ENOSPC, errno.EROFS)
 
 
@@ -112,6 +113,15 @@ class Adversary:
             gone = name in self.done.thrown_away
             disk.trouble = Trouble(gone=gone)
             disk.make_room()
+
+    def strike_at_rest(self) -> None:
+        """No process runs: the power may go all the same, and bits may rot."""
+        if self._rng.random() < self._menu.power / 2:
+            log.info("the power goes while the store is not in use")
+            self._machine.cut()
+            self._machine.events.clear()  # it concerns nobody
+        if self._rng.random() < self._menu.flips_at_rest:
+            self._flip_at_rest()
 
     def mended(self) -> None:
         """The store is whole: other disks may turn bad now."""
@@ -209,9 +219,9 @@ class Adversary:
     def _fails_once(self) -> None:
         for disk in self._shaken():
             for call in self._rng.sample(FAILING_CALLS, self._rng.choice((1, 1, 3))):
-                number = self._rng.choice(ERRNOS)
-                log.info("%s: the next %s fails with errno %d", disk.root, call, number)
-                disk.trouble.fails_on[call] = number
+                number, where = self._rng.choice(ERRNOS), self._rng.choice(PLACES)
+                log.info("%s: the next %s of %s fails with errno %d", disk.root, call, where or "any", number)
+                disk.trouble.fails_on[call] = number, where
 
     def _lies(self) -> None:
         disk = self._bad()
@@ -224,8 +234,7 @@ class Adversary:
         if disk is not None:
             self.done.needs_fsck = True
             for _ in range(self._rng.choice((1, 3))):
-                wanted = self._rng.choice(("", "segment", "log-", "snapshot", "superblock", "keys", "mark"))
-                log.info("a bit was flipped in %s", disk.flip(self._rng, wanted))
+                log.info("a bit was flipped in %s", disk.flip(self._rng, self._rng.choice(PLACES)))
 
     def _flip_on_read(self) -> None:
         disk = self._bad()

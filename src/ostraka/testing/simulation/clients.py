@@ -94,6 +94,9 @@ def assemble(parts: Sequence[PartInfo]) -> Digested:
     return Digested(etag_of("".join(part.etag for part in parts).encode()))
 
 
+Action = Callable[[str, str], Coroutine[Any, Any, object]]  # of a bucket and a key
+
+
 @dataclass
 class World:
     """What the clients of a schedule share; it outlives processes and power cuts."""
@@ -109,6 +112,7 @@ class World:
     failures: list[str] = field(default_factory=list)
     damaged: bool = False  # more disks are bad than the store can bear: errors are answers, too
     pause: float = 1.0  # seconds between the requests of a client, on average
+    in_step: bool = False  # not on average: all begin theirs at the same moments
     counts: dict[str, int] = field(default_factory=dict)
 
     def fail(self, note: str) -> None:
@@ -128,17 +132,24 @@ class Client:
         self.store = store
         self.name = name
         self._rng = world.rng
+        self._actions: list[Action] = [
+            self.put, self.put, self.put, self.get, self.get, self.get, self.delete, self.delete_some,
+            self.copy, self.create_only, self.replace, self.list, self.versions, self.upload, self.tag,
+        ]  # fmt: skip
+
+    def _pause(self) -> float:
+        pause = self.world.pause
+        if self.world.in_step:
+            return pause - asyncio.get_running_loop().time() % pause
+        return self._rng.expovariate(1.0 / pause)
 
     async def run(self) -> None:
         """Until the world's requests are made."""
         world = self.world
-        actions: list[Callable[[str, str], Coroutine[Any, Any, object]]] = [
-            self.put, self.put, self.put, self.burst, self.get, self.get, self.get, self.delete, self.delete_some,
-            self.copy, self.create_only, self.replace, self.list, self.versions, self.upload, self.tag,
-        ]  # fmt: skip
+        actions: list[Action] = [*self._actions, self.burst, self.at_once, self.at_once]
         while world.left > 0 and not world.stopped:
             world.left -= 1
-            await asyncio.sleep(self._rng.expovariate(1.0 / world.pause))
+            await asyncio.sleep(self._pause())
             action = self._rng.choice(actions)
             bucket, key = self._rng.choice(list(world.buckets)), self._rng.choice(world.keys)
             world.counts[action.__name__] = world.counts.get(action.__name__, 0) + 1
@@ -193,11 +204,18 @@ class Client:
         rng = self._rng
         keys = rng.sample(self.world.keys, rng.randint(1, min(4, len(self.world.keys))))
         bodies = [rng.randbytes(rng.randint(65, 300)) for _ in keys]
-        puts = [self.put(bucket, name, body=body) for name, body in zip(keys, bodies, strict=True)]
-        for outcome in await asyncio.gather(*puts, return_exceptions=True):
+        await self._together([self.put(bucket, name, body=body) for name, body in zip(keys, bodies, strict=True)])
+
+    async def at_once(self, bucket: str, key: str) -> None:
+        """Several requests for one key at the same moment."""
+        chosen = self._rng.choices(self._actions, k=self._rng.randint(2, 4))
+        await self._together([action(bucket, key) for action in chosen])
+
+    async def _together(self, requests: Sequence[Coroutine[Any, Any, object]]) -> None:
+        for outcome in await asyncio.gather(*requests, return_exceptions=True):
             if isinstance(outcome, OstrakaError):
                 self._judge(outcome)
-            elif isinstance(outcome, Exception):
+            elif isinstance(outcome, Exception) and not isinstance(outcome, Refused):
                 raise outcome
 
     async def put(
@@ -290,11 +308,15 @@ class Client:
 
     async def copy(self, bucket: str, key: str) -> None:
         objects = self.store.objects
-        source = objects.lookup(self._rng.choice(list(self.world.buckets)), self._rng.choice(self.world.keys))
+        if self._rng.random() < 0.5:  # to there, or from there
+            source = objects.lookup(self._rng.choice(list(self.world.buckets)), self._rng.choice(self.world.keys))
+        else:
+            source = objects.lookup(bucket, key)
+            bucket, key = self._rng.choice(list(self.world.buckets)), self._rng.choice(self.world.keys)
         versioning = self.world.buckets[bucket]
         step = told.put(versioning, source.etag)
         operation = self._begin(bucket, key, f"copy of {source.etag[:6]}", step)
-        await asyncio.sleep(self._rng.choice((0, 0, 1.0, 10.0)))
+        await asyncio.sleep(self._rng.choice((0, 0, 0, 1.0, 10.0)))
         info = await self._write(operation, objects.copy(source, bucket, key, Attributes(), owner=OWNER))
         self.world.history.end(operation, told.put(versioning, source.etag, info.version_id))
 

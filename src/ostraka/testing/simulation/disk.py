@@ -57,6 +57,10 @@ class Environment(Protocol):
         """The file as a power cut leaves it."""
         ...
 
+    def flip(self, rng: random.Random) -> None:
+        """One bit goes wrong."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class Inode:
@@ -81,7 +85,7 @@ class Trouble:
     flips: float = 0.0  # reads that come with one bit wrong
     slow: float = 0.0  # seconds that a call takes, on average
     hangs: bool = False  # calls do not return
-    fails_on: dict[str, int] = field(default_factory=dict)  # operation to errno, once
+    fails_on: dict[str, tuple[int, str]] = field(default_factory=dict)  # operation to (errno, part of a path), once
 
     @property
     def any(self) -> bool:
@@ -220,6 +224,12 @@ class Disk:
         if not inode.lost:
             inode.pending.sync()
 
+    def lies_now(self, rng: random.Random) -> bool:
+        """Whether a sync does nothing, and says nothing of it."""
+        lies = self.trouble.lies > 0 and rng.random() < self.trouble.lies
+        self.ever_lied |= lies
+        return lies
+
     def drop_pages(self, inode: Inode, rng: random.Random) -> None:
         """A sync failed. Either the pages went with it, and reads show what the disk holds; or they stay, and the
         next sync believes that they are clean."""
@@ -263,11 +273,15 @@ class Disk:
 
     def flip(self, rng: random.Random, wanted: str) -> str:
         """One bit of a file whose path contains ``wanted`` goes wrong at rest; the path, or "" if there is none."""
-        files = [(path, inode) for path, inode in self._files(ROOT, self.root) if wanted in path and inode.memory.data]
+        files = [(path, inode) for path, inode in self._files(ROOT, self.root) if wanted in path]
+        files = [(path, inode) for path, inode in files if inode.memory.data or inode.environment is not None]
         if not files:
             return ""
         path, inode = files[rng.randrange(len(files))]
-        inode.memory.data[rng.randrange(inode.memory.size())] ^= 1 << rng.randrange(8)
+        if inode.environment is not None:
+            inode.environment.flip(rng)
+        else:
+            inode.memory.data[rng.randrange(inode.memory.size())] ^= 1 << rng.randrange(8)
         return path
 
     def _files(self, directory: int, path: str) -> list[tuple[str, Inode]]:
@@ -276,7 +290,7 @@ class Disk:
             inode = self._inodes[number]
             if inode.directory:
                 found += self._files(number, f"{path}/{name}")
-            elif inode.environment is None and inode.shared is None:
+            elif inode.shared is None:
                 found.append((f"{path}/{name}", inode))
         return found
 

@@ -80,10 +80,8 @@ class SimulatedFile:
         except OSError:
             self._disk.drop_pages(self._inode, rng)
             raise
-        if self._disk.trouble.lies and rng.random() < self._disk.trouble.lies:
-            self._disk.ever_lied = True
-            return
-        self._disk.sync(self._inode)
+        if not self._disk.lies_now(rng):
+            self._disk.sync(self._inode)
 
     def size(self) -> int:
         self._enter("fstat")
@@ -189,10 +187,8 @@ class SimulatedFiles:
         if str(path) == ROOT:  # where disks are mounted: of the machine, and always there
             return
         disk, parts = self._enter("sync_directory", path)
-        if disk.trouble.lies and self._process.rng.random() < disk.trouble.lies:
-            disk.ever_lied = True
-            return
-        disk.sync_directory(parts)
+        if not disk.lies_now(self._process.rng):
+            disk.sync_directory(parts)
 
     def names(self, path: Path) -> list[str]:
         disk, parts = self._enter("names", path)

@@ -163,8 +163,8 @@ class Process:
         trouble = disk.trouble
         if trouble.gone:
             raise failure(errno.EIO, path)
-        if trouble.fails_on and call in trouble.fails_on:
-            raise failure(trouble.fails_on.pop(call), path)
+        if trouble.fails_on and trouble.fails_on.get(call, (0, "\0"))[1] in path:
+            raise failure(trouble.fails_on.pop(call)[0], path)
         if trouble.errors and self.rng.random() < trouble.errors:
             raise failure(errno.EIO, path)
 

@@ -65,6 +65,22 @@ class Environment:
         image[rng.randrange(len(image)) :] = b""
         return bytes(image)
 
+    def flip(self, rng: random.Random) -> None:
+        """One bit of a value goes wrong: LMDB's pages have no checksums."""
+        rows = [
+            (name, key) for name in sorted(self.tables) for key in self.tables[name][0] if self.tables[name][1][key]
+        ]
+        if not rows:
+            return
+        name, key = rows[rng.randrange(len(rows))]
+        keys, values = self.tables[name]
+        value = bytearray(values[key])
+        value[rng.randrange(len(value))] ^= 1 << rng.randrange(8)
+        before, self.tables = self.tables, {**self.tables, name: (keys, {**values, key: bytes(value)})}
+        self.moments[-1] = self.tables
+        if self.synced is before:
+            self.synced = self.tables
+
 
 def _mixture(old: Tables, new: Tables, rng: random.Random) -> Tables:
     """Some rows as they were, some as they are."""
@@ -351,6 +367,8 @@ class OpenEnvironment:
     def sync(self) -> None:
         """Everything that was committed is durable."""
         self._process.enter("msync", self._disk, str(self.path))
+        if self._disk.lies_now(self._process.rng):
+            return
         environment = self.environment
         environment.synced = environment.tables
         self._disk.write_whole(self._inode, environment.image())

@@ -85,6 +85,7 @@ class Plan:
     phases: int = 1
     likely: float = 0.3
     pause: float = 1.0  # of a client between its requests, on average
+    in_step: bool = False  # clients begin their requests at the same moments
     latency: float = 0.0  # of every call of every disk, on average
     keys: tuple[str, ...] = KEYS
     blocks: int = 8  # of which bodies are made
@@ -103,7 +104,8 @@ def draw(seed: int, geometry: Geometry) -> tuple[Plan, random.Random]:
     plan.phases = rng.choice((1, 1, 1, 2))
     plan.likely = rng.choice((0.02, 0.2, 0.5, 0.9))
     plan.pause = rng.choice((0.002, 0.05, 0.5, 3.0))
-    plan.latency = rng.choice((0.0, 0.0, 0.0005, 0.005))
+    plan.latency = rng.choice((0.0, 0.0, 0.0, 0.0005, 0.005, 0.05))
+    plan.in_step = rng.random() < 0.3
     plan.keys = rng.choice((KEYS, KEYS, KEYS[:3], KEYS[:1]))
     plan.blocks = rng.choice((2, 4, 8))
     plan.limits = replace(SMALL, collect_grace_seconds=rng.choice((0.0, 0.5, 2.0)))
@@ -169,7 +171,9 @@ class Director:
         self.scheduler.likely = plan.likely
         self.machine = Machine(self.scheduler)
         self.machine.latency = plan.latency
-        self.world = World(rng, plan.buckets, Bodies(rng, plan.blocks), keys=plan.keys, pause=plan.pause)
+        self.world = World(
+            rng, plan.buckets, Bodies(rng, plan.blocks), keys=plan.keys, pause=plan.pause, in_step=plan.in_step
+        )
         shape = plan.geometry
         paths = [self.machine.add_disk(CAPACITY, like) for like in formatted(shape, tuple(plan.buckets.items()))]
         self.service = Service(self.machine, paths, plan.limits, plan.workers, (shape.k, shape.m), self._serve)
@@ -216,6 +220,7 @@ class Director:
                 self.world.left = self.plan.requests
                 self.adversary.begin()
                 self._through(self._use)
+                self.adversary.strike_at_rest()
                 self.adversary.end()
                 if self.world.failures:
                     return
