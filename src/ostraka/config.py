@@ -64,6 +64,7 @@ class ServeConfig:
     root_access_key: str = ""
     root_secret_key: str = ""
     master_key: tuple[bytes, ...] = field(default=(), repr=False)  # the first wraps, the others only open
+    sse_c_over_http: bool = False
     accounts: tuple[AccountSetting, ...] = ()
     buckets: tuple[BucketSetting, ...] = ()
     warnings: tuple[str, ...] = field(default=())
@@ -233,6 +234,11 @@ SERVE: tuple[Setting, ...] = (
         lambda v: parse_master_keys(str(v)),
         "master key of encryption at rest: 32 bytes, base64 or hex; of several lines the first seals, the others open",
         secret=True,
+    ),
+    Setting(
+        "sse-c-over-http",
+        _boolean,
+        "take customers' encryption keys (SSE-C) over plain HTTP from anywhere: for a proxy in front that ends TLS",
     ),
     Setting(
         "accounts",

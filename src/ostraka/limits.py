@@ -107,6 +107,7 @@ class Limits:
     shutdown_seconds_max: float = 30.0
 
     # -- S3 (objects/, s3/)
+    copies_anew_max: int = 2  # copies under another key of one process that run at once: each reads and writes
     commit_attempts_max: int = 100  # times that a write is planned anew because others changed the same key
     read_ahead_slices_max: int = 2  # slices of one object that are fetched ahead of the reader
     buckets_cached_max: int = 1000  # decoded bucket records of one process

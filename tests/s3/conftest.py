@@ -22,6 +22,7 @@ from botocore.config import Config as BotoConfig
 from botocore.credentials import Credentials
 
 from ostraka.chunks import ChunkStore
+from ostraka.chunks.keyring import Keyring
 from ostraka.host import Host
 from ostraka.http import Request, Server, bind
 from ostraka.limits import KIB, LIMITS, MIB
@@ -80,7 +81,8 @@ class Rig:
     ann = ANN
     bob = BOB
 
-    def __init__(self) -> None:
+    def __init__(self, *masters: bytes) -> None:
+        self.masters = masters
         self.records: list[AccessRecord] = []
         self._clients: dict[Any, Any] = {}
         self.loop = asyncio.new_event_loop()
@@ -94,9 +96,25 @@ class Rig:
         host = Host()
         self.state = MemoryState(SMALL)
         self.pool = MemoryPool(SMALL, host)
-        self.chunks = ChunkStore(self.pool, self.state, SECRET, host=host, limits=SMALL, pinned_before=lambda: 0)
+        self.keyring = Keyring(self.state, SECRET, self.masters, host=host, limits=SMALL)
+        await self.keyring.prepare()
+        self.chunks = ChunkStore(
+            self.pool,
+            self.state,
+            SECRET,
+            host=host,
+            limits=SMALL,
+            pinned_before=lambda: 0,
+            keyring=self.keyring,
+        )
         self.objects = ObjectStore(
-            self.state, self.chunks, secret=SECRET, incarnation=host.random(16), limits=SMALL, host=host
+            self.state,
+            self.chunks,
+            secret=SECRET,
+            incarnation=host.random(16),
+            limits=SMALL,
+            host=host,
+            keyring=self.keyring,
         )
         await self.objects.start()
         self.accounts = StateAccounts(self.state, *ROOT)

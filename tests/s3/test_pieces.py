@@ -205,8 +205,8 @@ def test_metadata_beyond_ascii_travels_as_rfc_2047() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "code"),
     [
-        ("x-amz-server-side-encryption", "AES256", "NotImplemented"),
-        ("x-amz-server-side-encryption-customer-algorithm", "AES256", "NotImplemented"),
+        ("x-amz-server-side-encryption-by-hand", "AES256", "NotImplemented"),
+        ("x-amz-copy-source-server-side-encryption", "AES256", "NotImplemented"),
         ("x-amz-object-lock-mode", "COMPLIANCE", "NotImplemented"),
         ("x-amz-object-lock-legal-hold", "ON", "NotImplemented"),
         ("x-amz-grant-read", "id=x", "NotImplemented"),

@@ -8,7 +8,7 @@ from click.core import ParameterSource
 
 from ostraka.config import SERVE, Setting, resolve
 
-FLAGS = {"existing", "json"}
+FLAGS = {"existing", "json", "sse-c-over-http"}
 MANY = {"domain"}
 HIDDEN_SECRETS = {
     "root-access-key",

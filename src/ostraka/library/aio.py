@@ -24,9 +24,10 @@ from ostraka.library.bodies import Body, source_of
 from ostraka.library.chunks import AsyncChunks
 from ostraka.library.uploads import AsyncUpload
 from ostraka.objects.recipes import changed
-from ostraka.objects.types import Bucket as BucketInfo
 from ostraka.objects.types import (
+    KMS,
     Deleted,
+    Digested,
     Listed,
     ListPage,
     ObjectInfo,
@@ -37,6 +38,7 @@ from ostraka.objects.types import (
     Versioning,
     VersionPage,
 )
+from ostraka.objects.types import Bucket as BucketInfo
 from ostraka.s3.digests import Digests, Expected
 from ostraka.store.accounts import ROOT_NAME
 from ostraka.store.store import TEND_SECONDS, Store, open_here
@@ -207,12 +209,26 @@ class AsyncBucket:
                     raise answer
 
     async def copy(self, key: str, to_key: str, *, to_bucket: str = "", version_id: str | None = None) -> ObjectInfo:
-        """Copy an object with its attributes, without copying its bytes."""
+        """Copy an object with its attributes; without copying its bytes, unless the other bucket encrypts under another
+        key."""
         for what, said in (("a key", key), ("a key", to_key), ("a bucket's name", to_bucket)):
             asked.text(what, said)
         asked.version(version_id)
         source = self._objects.lookup(self.name, key, version_id)
-        return await self._objects.copy(source, to_bucket or self.name, to_key, source.attributes, owner=ROOT_NAME)
+        target, digested = to_bucket or self.name, None
+        if source.encryption.algorithm == KMS and self._objects.bucket(target).storage.encryption != KMS:
+            digested = await self._digested(source)  # its etag is not the MD5, and that of the copy is
+        return await self._objects.copy(source, target, to_key, source.attributes, owner=ROOT_NAME, digested=digested)
+
+    async def _digested(self, source: ObjectInfo) -> Digested:
+        digest = Digests(_NOTHING)
+        reader = self._objects.open(source.bucket, source.key, source.version_id if source.versioned else None)
+        try:
+            async for piece in reader.read():
+                await asyncio.to_thread(digest.update, piece)
+        finally:
+            reader.close()
+        return digest.finish()
 
     async def upload(
         self,

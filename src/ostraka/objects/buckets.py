@@ -12,13 +12,16 @@ the same. A write that meets a bucket in between takes the intention back, by a 
 from collections.abc import Callable
 from dataclasses import replace
 
+import msgspec
+
 from ostraka.chunks.types import Recipe
 from ostraka.errors import Absent, Exists, Invalid, TooLarge
 from ostraka.objects import rows
 from ostraka.objects.core import Core, contended
+from ostraka.objects.encryption import check_storage
 from ostraka.objects.recipes import recipe_of
 from ostraka.objects.rows import BucketRecord
-from ostraka.objects.types import NEW_STORAGE, Bucket, Versioning
+from ostraka.objects.types import AES256, NEW_STORAGE, Bucket, Storage, Versioning
 from ostraka.state import Absent as NoRow
 from ostraka.state import Delete, Equals, Operation, Precondition, Put, Rejected, prefix_end, rows_under
 
@@ -113,7 +116,9 @@ class Buckets:
                     raise Exists(f"you own the bucket {name!r} already", reason="bucket-owned")
                 raise Exists(f"the bucket {name!r} belongs to another account", reason="bucket-taken")
             gate = core.host.random(8)
-            record = BucketRecord(core.host.random(8), owner, core.host.clock.time(), region, gate, storage=NEW_STORAGE)
+            record = BucketRecord(
+                core.host.random(8), owner, core.host.clock.time(), region, gate, storage=self.new_storage()
+            )
             gate_row = rows.GATE + record.id
             try:
                 await core.commit(
@@ -123,6 +128,10 @@ class Buckets:
             except Rejected:
                 continue
             return bucket_view(name, record)
+
+    def new_storage(self) -> Storage:
+        """What a new bucket gets: encryption, once the store has a key."""
+        return msgspec.structs.replace(NEW_STORAGE, encryption=AES256) if self._core.keyring.active else NEW_STORAGE
 
     def _check_count(self, owner: str) -> None:
         limit = self._core.limits.buckets_per_account_max
@@ -143,6 +152,8 @@ class Buckets:
             if new.versioning not in ("", "Enabled", "Suspended") or (old.versioning and not new.versioning):
                 raise Invalid("versioning can be enabled and suspended, and never be undone", reason="versioning")
             recipe_of(new.storage)
+            if new.storage != old.storage:
+                check_storage(self._core.keyring, new.storage)
             if len(new.tags) > self._core.limits.tags_per_bucket_max:
                 raise TooLarge(f"more than {self._core.limits.tags_per_bucket_max} tags", reason="tags")
             try:

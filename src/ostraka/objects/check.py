@@ -13,6 +13,7 @@ from itertools import repeat
 
 import msgspec
 
+from ostraka.chunks.sealing import TAG_SIZE
 from ostraka.chunks.types import Entry, Kind
 from ostraka.errors import Corrupt
 from ostraka.objects import rows
@@ -187,8 +188,10 @@ def _keys(state: State) -> Iterator[Finding]:
             null, nulls = key_sequence(row), nulls + 1
         if record.inline is None and sum(entry.length for entry in record.entries) != record.size:
             yield Finding("size", row, f"slices do not come to the size of {record.size}")
-        if record.inline is not None and not record.marker and len(record.inline) != record.size:
-            yield Finding("size", row, f"{len(record.inline)} bytes inline, and a size of {record.size}")
+        if record.inline is not None and not record.marker:
+            size = len(record.inline) - (TAG_SIZE if record.seal is not None else 0)
+            if size != record.size:
+                yield Finding("size", row, f"{size} bytes inline, and a size of {record.size}")
     if current:
         yield from _null(state, current, null, nulls)
     for prefix in (rows.LIVE, rows.TOP, rows.NULL):

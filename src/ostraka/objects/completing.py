@@ -112,6 +112,7 @@ class Completer:
                 rows.plain(digested.checksums),
                 digested.checksum_type,
                 root.count,
+                asked.encryption,
             )
 
         return Write(record, root, conditions, name, fingerprint, replay_must=True)

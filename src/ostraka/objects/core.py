@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
+from ostraka.chunks.keyring import Keyring
 from ostraka.chunks.types import Chunks, Entry, Kind
 from ostraka.errors import Conflict, Corrupt, Full, Invalid, OstrakaError, Overloaded, Unavailable
 from ostraka.host import Host
@@ -46,6 +47,7 @@ class Core:
         incarnation: bytes,
         pins: Pins,
         executor: Executor | None,
+        keyring: Keyring,
     ) -> None:
         assert len(incarnation) == rows.ID_SIZE
         self.state = state
@@ -56,9 +58,11 @@ class Core:
         self.incarnation = incarnation
         self.pins = pins
         self.executor = executor
+        self.keyring = keyring
         self.locks = KeyLocks()
         self.room: Callable[[], None] = lambda: None  # raises Full while clients may write nothing more (ENGINE 22)
         self.fence = Present(rows.INCARNATION + incarnation, FENCE)
+        self.copies = asyncio.Semaphore(limits.copies_anew_max)  # whose holder reads and writes bodies at once
         self.ahead_bytes = 0  # memory that readers may hold for what comes after what they read now
         self.aside_bytes = 0  # of bodies, held without a buffer by those who wait for one
         self._tasks: set[asyncio.Task[None]] = set()

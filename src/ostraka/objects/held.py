@@ -5,8 +5,8 @@ chunk's id, whose value is how many holds there are (docs/format/object-rows.md)
 by nobody, and fsck counts holds as it counts the slices of objects.
 """
 
-from ostraka.chunks.rows import chunk_key
-from ostraka.chunks.types import Entry, Kind, Placed
+from ostraka.chunks.rows import chunk_key, decode_chunk
+from ostraka.chunks.types import RECIPE, Entry, Kind, Placed, Recipe
 from ostraka.errors import Absent, Conflict, Invalid, TooLarge
 from ostraka.host import Buffer
 from ostraka.objects import rows
@@ -32,9 +32,10 @@ class Held:
         if size > core.limits.chunk_size:
             raise TooLarge(f"a chunk of {size} bytes; at most {core.limits.chunk_size}", reason="chunk")
         core.room()
+        recipe = self._recipe(expected)
         buffer = await core.chunks.buffer(size)
         buffer.view[:size] = data
-        placed = await core.chunks.place(buffer, size)
+        placed = await core.chunks.place(buffer, size, recipe)
         if expected is not None and placed.entry.id != expected:
             placed.abandon()
             raise Invalid(
@@ -51,6 +52,13 @@ class Held:
             raise
         placed.release()
         return placed.entry
+
+    def _recipe(self, expected: bytes | None) -> Recipe:
+        """Encrypted once the store has a key, as new buckets are; a chunk that is there already, as it is."""
+        core = self._core
+        known = None if expected is None else core.state.get(chunk_key(expected))
+        plain = decode_chunk(known).seal is None if known is not None else not core.keyring.active
+        return RECIPE if plain else Recipe(domain=core.keyring.domain())
 
     async def _hold(self, placed: Placed) -> None:
         for _ in range(self._core.limits.commit_attempts_max):

@@ -218,6 +218,7 @@ def upload_view(bucket: str, key: str, upload_id: str, record: rows.UploadRecord
         rows.attributes_of(record),
         record.checksum_algorithm,
         record.checksum_type,
+        rows.encryption_of(record),
     )
 
 

@@ -7,24 +7,29 @@ only while its upload's row stands. `completing` tells the rest.
 
 import asyncio
 
+from ostraka.chunks.sealing import Domain
 from ostraka.chunks.types import Entry, Recipe
 from ostraka.errors import Absent, Invalid, TooLarge
 from ostraka.objects import rows
+from ostraka.objects.anew import place_anew
 from ostraka.objects.buckets import Buckets, Open
 from ostraka.objects.core import CERTAINLY_NOT, Core, contended
+from ostraka.objects.encryption import Chosen, chosen, kept
 from ostraka.objects.hashing import Lane
 from ostraka.objects.intake import Intake
 from ostraka.objects.listing import upload_view
 from ostraka.objects.manifest import Draft, leaves
 from ostraka.objects.plans import Plan
 from ostraka.objects.reader import read_slices
-from ostraka.objects.receive import receive, whole
+from ostraka.objects.receive import receive
 from ostraka.objects.recipes import for_class
 from ostraka.objects.rows import PartRecord, UploadRecord, VersionRecord
 from ostraka.objects.tiers import pool_of
 from ostraka.objects.types import (
     Attributes,
+    CustomerKey,
     Digest,
+    Encryption,
     ObjectInfo,
     PartInfo,
     Source,
@@ -71,6 +76,8 @@ class Multipart:
         owner: str,
         checksum_algorithm: str = "",
         checksum_type: str = "",
+        encryption: Encryption | None = None,
+        customer: CustomerKey | None = None,
     ) -> Upload:
         core = self._core
         check_key(core, key)
@@ -78,6 +85,7 @@ class Multipart:
         pool_of(core.state, attributes.storage_class)
         now = core.host.clock.time()
         identifier = int(now * 1_000_000).to_bytes(8, "big") + core.host.random(8)
+        storage = self._buckets.open(bucket_name).record.storage
         record = UploadRecord(
             owner,
             now,
@@ -87,6 +95,7 @@ class Multipart:
             rows.plain(attributes.tags),
             checksum_algorithm,
             checksum_type,
+            chosen(core.keyring, storage, encryption, customer, core.host).row,
         )
         for _ in range(core.limits.commit_attempts_max):
             bucket = await self._buckets.open_for_writing(bucket_name)
@@ -128,15 +137,24 @@ class Multipart:
     # -- parts
 
     async def put_part(
-        self, bucket_name: str, key: str, upload_id: str, number: int, source: Source, digest: Digest
+        self,
+        bucket_name: str,
+        key: str,
+        upload_id: str,
+        number: int,
+        source: Source,
+        digest: Digest,
+        customer: CustomerKey | None = None,
     ) -> PartInfo:
         self._check_number(number)
         upload = self.find(bucket_name, key, upload_id)
-        intake = await receive(self._core, source, digest, self._recipe(upload), inline_max=-1)
-        return await self._commit_part(upload, upload_id, number, intake, digest)
+        given = kept(self._core.keyring, rows.encryption_of(upload.record), customer)
+        intake = await receive(self._core, source, digest, self._recipe(upload, given), inline_max=-1)
+        return await self._commit_part(upload, upload_id, number, intake, digest, given)
 
-    def _recipe(self, upload: Named) -> Recipe:
-        return for_class(self._core.state, upload.bucket.recipe, upload.record.storage_class)
+    def _recipe(self, upload: Named, given: Chosen) -> Recipe:
+        recipe = given.recipe(upload.bucket.recipe)
+        return for_class(self._core.state, recipe, upload.record.storage_class)
 
     def _check_number(self, number: int) -> None:
         if not 0 < number <= self._core.limits.part_count_max:
@@ -149,6 +167,7 @@ class Multipart:
         number: int,
         intake: Intake,
         digest: Digest,
+        given: Chosen,
         stands: Precondition | None = None,
     ) -> PartInfo:
         """The one commit that makes a part visible, in place of an earlier one. Settles the intake."""
@@ -159,7 +178,8 @@ class Multipart:
                 intake.new_draft()
             manifest = intake.draft.id if intake.draft is not None else b""
             modified = core.host.clock.time()
-            record = PartRecord(intake.size, digested.etag, modified, manifest, rows.plain(digested.checksums))
+            etag = given.etag(digested.etag, core.host)
+            record = PartRecord(intake.size, etag, modified, manifest, rows.plain(digested.checksums))
             await self._replace_part(upload, upload_id, number, record, intake, stands)
         except BaseException:
             intake.discard()
@@ -216,8 +236,11 @@ class Multipart:
         offset: int,
         length: int,
         digest: Digest,
+        customer: CustomerKey | None = None,
+        source_customer: CustomerKey | None = None,
     ) -> PartInfo:
-        """A part that shares slices of another version, while that version stands."""
+        """A part that shares slices of another version, while that version stands; under another key than that one's it
+        gets them anew."""
         core = self._core
         self._check_number(number)
         if length > core.limits.put_size_max:
@@ -229,25 +252,32 @@ class Multipart:
             if offset < 0 or length < 0 or offset + length > record.size:
                 raise Invalid(f"bytes {offset}+{length} of a body of {record.size}", reason="range")
             stands = Present(source_row, "source")
-            if record.inline is not None:
-                intake = await whole(core, record.inline[offset : offset + length], digest, self._recipe(upload), -1)
+            had = kept(core.keyring, rows.encryption_of(record), source_customer)
+            given = kept(core.keyring, rows.encryption_of(upload.record), customer)
+            domain = had.domain if source_customer is not None else None
+            recipe = self._recipe(upload, given)
+            if record.inline is not None or not given.shares(had):
+                span = offset, length
+                intake = await place_anew(core, source, record, span, domain, digest, recipe, inline_max=-1)
             else:
-                await self._hash(record, offset, length, digest)
+                await self._hash(record, offset, length, digest, domain)
                 intake = SharedRange(core, stands)
                 try:
                     await intake.take(record, offset, length)
                 except BaseException:
                     intake.discard()
                     raise
-            return await self._commit_part(upload, upload_id, number, intake, digest, stands)
+            return await self._commit_part(upload, upload_id, number, intake, digest, given, stands)
         finally:
             core.pins.leave(token)
 
-    async def _hash(self, record: VersionRecord, offset: int, length: int, digest: Digest) -> None:
+    async def _hash(
+        self, record: VersionRecord, offset: int, length: int, digest: Digest, domain: Domain | None
+    ) -> None:
         core = self._core
         lane, fed = Lane(digest, core.executor), 0
         try:
-            async for piece in read_slices(core, leaves(core.state, record.entries, offset, length)):
+            async for piece in read_slices(core, leaves(core.state, record.entries, offset, length), domain):
                 lane.feed(piece, 0, len(piece))
                 fed += len(piece)
                 await lane.reached(fed)  # the piece may be gone once the next one is asked for

@@ -4,11 +4,13 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 
+from ostraka.chunks.sealing import Domain
 from ostraka.chunks.types import Entry, Kind
 from ostraka.errors import Corrupt, Invalid
 from ostraka.host import Buffer
 from ostraka.objects import rows
 from ostraka.objects.core import Core
+from ostraka.objects.encryption import open_inline
 from ostraka.objects.manifest import leaves
 from ostraka.objects.rows import VersionRecord
 from ostraka.objects.types import ObjectInfo, PartInfo
@@ -32,10 +34,15 @@ class _Ahead:
 class Reader:
     """An open version (`ObjectReader`). Holds a pin while its bytes lie outside its row."""
 
-    __slots__ = ("_core", "_record", "_token", "info")
+    __slots__ = ("_core", "_domain", "_inline", "_record", "_token", "info")
 
-    def __init__(self, core: Core, info: ObjectInfo, record: VersionRecord, token: int | None) -> None:
+    def __init__(
+        self, core: Core, info: ObjectInfo, record: VersionRecord, token: int | None, domain: Domain | None
+    ) -> None:
+        """``domain``: of the customer's key that it takes, if it takes one."""
         self.info = info
+        self._domain = domain
+        self._inline: Buffer | None = None
         self._core = core
         self._record = record
         self._token = token
@@ -44,12 +51,12 @@ class Reader:
         """All of it at once if that needs no waiting; else None. Raises Invalid("range") outside the body."""
         record = self._record
         self._check(offset, length)
-        inline = record.inline
-        if inline is not None:
+        if record.inline is not None:
+            inline = self._opened(record.inline)
             return inline if length == len(inline) else memoryview(inline)[offset : offset + length]
         entries = record.entries
         if len(entries) == 1 and entries[0].kind != Kind.MANIFEST:
-            return self._core.chunks.read_now(entries[0], offset, length)
+            return self._core.chunks.read_now(entries[0], offset, length, self._domain)
         return None
 
     async def read(self, offset: int = 0, length: int | None = None) -> AsyncIterator[Buffer]:
@@ -59,11 +66,11 @@ class Reader:
         self._check(offset, length)
         if not length:
             return
-        inline = self._record.inline
-        if inline is not None:
-            yield memoryview(inline)[offset : offset + length]
+        if self._record.inline is not None:
+            yield memoryview(self._opened(self._record.inline))[offset : offset + length]
             return
-        async for piece in read_slices(self._core, leaves(self._core.state, self._record.entries, offset, length)):
+        slices = leaves(self._core.state, self._record.entries, offset, length)
+        async for piece in read_slices(self._core, slices, self._domain):
             yield piece
             del piece  # not held while the next one is waited for
 
@@ -71,6 +78,13 @@ class Reader:
         """What the body is made of: CHUNK and SLOT slices in order; none when it rides in its row. Raises Corrupt."""
         record = self._record
         return iter(()) if record.inline is not None else leaves(self._core.state, record.entries, 0, record.size)
+
+    def _opened(self, inline: bytes) -> Buffer:
+        """The inline body, opened once."""
+        record = self._record
+        if self._inline is None:
+            self._inline = open_inline(self._core.keyring, inline, record.seal, record.size, self._domain)
+        return self._inline
 
     def _check(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self._record.size:
@@ -122,7 +136,7 @@ def parts_owner(record: VersionRecord) -> bytes:
     return record.entries[0].id
 
 
-async def read_slices(core: Core, slices: Iterator[Entry]) -> AsyncIterator[Buffer]:
+async def read_slices(core: Core, slices: Iterator[Entry], domain: Domain | None) -> AsyncIterator[Buffer]:
     """The bytes of CHUNK and SLOT slices in order; the first pieces of the next few are fetched ahead.
 
     What is fetched ahead takes a quarter of the memory for bodies at most, all readers together, and a piece is let go
@@ -141,7 +155,7 @@ async def read_slices(core: Core, slices: Iterator[Entry]) -> AsyncIterator[Buff
                 if entry is None:
                     break
                 core.ahead_bytes += early
-                pieces = core.chunks.read(entry, 0, entry.length)
+                pieces = core.chunks.read(entry, 0, entry.length, domain)
                 ahead.append(_Ahead(pieces, asyncio.ensure_future(_first(pieces)), entry.length, early))
             if not ahead:
                 return

@@ -80,6 +80,7 @@ class Replays:
             checksums=version.checksums,
             checksum_type=version.checksum_type,
             part_count=version.part_count,
+            encryption=version.encryption,
         )
         value = rows.encode(ReplayRecord(body, bare))
         return [NoRow(key, REPLAY_TAG) for key in keys], [Put(keys[0], value, stamp_value=True)]

@@ -15,7 +15,7 @@ import msgspec
 
 from ostraka.chunks.types import Entry, Kind
 from ostraka.errors import Corrupt
-from ostraka.objects.types import STORAGE, Attributes, ObjectInfo, Storage
+from ostraka.objects.types import STORAGE, UNENCRYPTED, Attributes, Encryption, ObjectInfo, Storage
 from ostraka.state.totals import Weighed
 from ostraka.state.types import SEQUENCE_MAX
 
@@ -72,7 +72,7 @@ class LiveRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class VersionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One version. Its bytes are ``inline``, or else those of ``entries`` in order."""
+    """One version. Its bytes are ``inline`` (sealed, if there is a ``seal``), or else those of ``entries`` in order."""
 
     flags: int
     nonce: bytes  # 8 random bytes: with the sequence they make the version id
@@ -89,6 +89,8 @@ class VersionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     checksums: dict[str, str] = {}
     checksum_type: str = ""
     part_count: int = 0
+    encryption: Encryption | None = None
+    seal: bytes | None = None  # of ``inline``, if that is encrypted
 
     @property
     def marker(self) -> bool:
@@ -110,6 +112,7 @@ class UploadRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tags: dict[str, str] = {}
     checksum_algorithm: str = ""
     checksum_type: str = ""
+    encryption: Encryption | None = None
 
 
 class PartRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -322,6 +325,10 @@ def attributes_of(record: VersionRecord | UploadRecord) -> Attributes:
     return Attributes(record.headers, record.metadata, record.tags, record.storage_class)
 
 
+def encryption_of(record: VersionRecord | UploadRecord) -> Encryption:
+    return record.encryption or UNENCRYPTED
+
+
 def info_of(
     bucket: str, key: str, record: VersionRecord, sequence: int, version_id: str, versioned: bool, latest: bool
 ) -> ObjectInfo:
@@ -342,4 +349,5 @@ def info_of(
         record.checksum_type,
         record.part_count,
         sequence,
+        encryption_of(record),
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
+from ostraka.chunks.keyring import Keyring
 from ostraka.chunks.types import Chunks
 from ostraka.host import Host
 from ostraka.limits import LIMITS, Limits
@@ -31,14 +32,17 @@ from ostraka.objects.types import (
     Attributes,
     Bucket,
     CompletePart,
+    CustomerKey,
     Deleted,
     Digest,
     Digested,
+    Encryption,
     ListPage,
     ObjectInfo,
     PartInfo,
     Replay,
     Source,
+    Storage,
     Upload,
     UploadPage,
     VersionPage,
@@ -53,7 +57,8 @@ class ObjectStore:
 
     ``secret``: the store's, at least 16 bytes. ``incarnation``: 16 bytes, new for every start of every process.
     ``pins``: shared by all processes that use the store; None when this is the only one. ``executor``: where digests
-    run (the loop's default when None). `start` before anything else, `close` at the end.
+    run (the loop's default when None). ``keyring``: the store's keys; without one nothing is encrypted. `start` before
+    anything else, `close` at the end.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class ObjectStore:
         host: Host | None = None,
         pins: Pins | None = None,
         executor: Executor | None = None,
+        keyring: Keyring | None = None,
     ) -> None:
         host = host or Host()
         self.core = Core(
@@ -78,6 +84,7 @@ class ObjectStore:
             incarnation=incarnation,
             pins=pins or LocalPins(state, host.clock, limits),
             executor=executor,
+            keyring=keyring or Keyring(state, secret, host=host, limits=limits),
         )
         self._buckets = Buckets(self.core)
         self.held = Held(self.core)
@@ -118,6 +125,9 @@ class ObjectStore:
     ) -> tuple[builtins.list[Bucket], bool]:
         return self._buckets.list(owner, prefix, after, limit)
 
+    def new_storage(self) -> Storage:
+        return self._buckets.new_storage()
+
     def update_bucket(self, name: str, change: Callable[[Bucket], Bucket]) -> Coroutine[Any, Any, Bucket]:
         return self._buckets.update(name, change)
 
@@ -134,16 +144,27 @@ class ObjectStore:
         owner: str,
         conditions: WriteConditions = NO_CONDITIONS,
         replay: Replay | None = None,
+        encryption: Encryption | None = None,
+        customer: CustomerKey | None = None,
     ) -> Coroutine[Any, Any, ObjectInfo]:
         return self._versions.put(
-            bucket, key, source, digest, attributes, owner=owner, conditions=conditions, replay=replay
+            bucket,
+            key,
+            source,
+            digest,
+            attributes,
+            owner=owner,
+            conditions=conditions,
+            replay=replay,
+            encryption=encryption,
+            customer=customer,
         )
 
     def lookup(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         return self._versions.lookup(bucket, key, version_id)
 
-    def open(self, bucket: str, key: str, version_id: str | None = None) -> Reader:
-        return self._versions.open(bucket, key, version_id)
+    def open(self, bucket: str, key: str, version_id: str | None = None, customer: CustomerKey | None = None) -> Reader:
+        return self._versions.open(bucket, key, version_id, customer)
 
     def delete(
         self, bucket: str, key: str, version_id: str | None = None, *, owner: str = "", if_match: Sequence[str] = ()
@@ -170,9 +191,21 @@ class ObjectStore:
         owner: str,
         conditions: WriteConditions = NO_CONDITIONS,
         digested: Digested | None = None,
+        encryption: Encryption | None = None,
+        customer: CustomerKey | None = None,
+        source_customer: CustomerKey | None = None,
     ) -> Coroutine[Any, Any, ObjectInfo]:
         return self._versions.copy(
-            source, bucket, key, attributes, owner=owner, conditions=conditions, digested=digested
+            source,
+            bucket,
+            key,
+            attributes,
+            owner=owner,
+            conditions=conditions,
+            digested=digested,
+            encryption=encryption,
+            customer=customer,
+            source_customer=source_customer,
         )
 
     def update_tags(
@@ -200,6 +233,8 @@ class ObjectStore:
         owner: str,
         checksum_algorithm: str = "",
         checksum_type: str = "",
+        encryption: Encryption | None = None,
+        customer: CustomerKey | None = None,
     ) -> Coroutine[Any, Any, Upload]:
         return self._multipart.create(
             bucket,
@@ -208,15 +243,24 @@ class ObjectStore:
             owner=owner,
             checksum_algorithm=checksum_algorithm,
             checksum_type=checksum_type,
+            encryption=encryption,
+            customer=customer,
         )
 
     def upload(self, bucket: str, key: str, upload_id: str) -> Upload:
         return self._multipart.upload(bucket, key, upload_id)
 
     def put_part(
-        self, bucket: str, key: str, upload_id: str, number: int, source: Source, digest: Digest
+        self,
+        bucket: str,
+        key: str,
+        upload_id: str,
+        number: int,
+        source: Source,
+        digest: Digest,
+        customer: CustomerKey | None = None,
     ) -> Coroutine[Any, Any, PartInfo]:
-        return self._multipart.put_part(bucket, key, upload_id, number, source, digest)
+        return self._multipart.put_part(bucket, key, upload_id, number, source, digest, customer)
 
     def copy_part(
         self,
@@ -228,8 +272,12 @@ class ObjectStore:
         offset: int,
         length: int,
         digest: Digest,
+        customer: CustomerKey | None = None,
+        source_customer: CustomerKey | None = None,
     ) -> Coroutine[Any, Any, PartInfo]:
-        return self._multipart.copy_part(bucket, key, upload_id, number, source, offset, length, digest)
+        return self._multipart.copy_part(
+            bucket, key, upload_id, number, source, offset, length, digest, customer, source_customer
+        )
 
     def list_parts(
         self, bucket: str, key: str, upload_id: str, after: int, limit: int

@@ -90,18 +90,55 @@ class Account:
     root: bool = False
 
 
+AES256 = "AES256"  # what a version may be encrypted by: the store's own key (SSE-S3)
+KMS = "aws:kms"  # a key of the store's with a name (SSE-KMS)
+CUSTOMER = "customer"  # a key that comes with each request (SSE-C)
+
+
+class Encryption(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """How a version is encrypted, or shall be. ``algorithm``: "" (not), or one of the above. ``key``: its name, of KMS
+    ("": what the bucket says). ``context``: as it was given, base64 of JSON. ``proof``: of CUSTOMER, by which the key
+    is known again."""
+
+    algorithm: str = ""
+    key: str = ""
+    context: str = ""
+    bucket_key: bool = False
+    proof: bytes = b""
+
+
+UNENCRYPTED = Encryption()
+
+
+class CustomerKey:
+    """A key of 32 bytes that comes with a request, and goes with it."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+
+    def __repr__(self) -> str:
+        return "CustomerKey()"
+
+
 class Storage(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """How what is written to a bucket from now on is kept; what is there already stays as it is.
 
     ``compression``: "zstd", "lz4" or "none", at ``level`` (0: that of the codec that was measured to be best).
     ``cut``: "fixed", into chunks of ``chunk_size`` bytes, or "cdc", where content says, ``chunk_size`` apart on average
     (0: what was measured to be best). What `recipes.changed` takes is how people say it.
+    ``encryption``: "AES256" (the store's own key), "aws:kms" (the key ``kms_key``; the store's own without a name) or
+    "" for none, of writes that ask for none.
     """
 
     compression: str = "zstd"
     level: int = 0
     cut: str = "fixed"
     chunk_size: int = 0
+    encryption: str = ""
+    kms_key: str = ""
+    bucket_key: bool = False  # what S3 calls a bucket key: said and kept, here every key is one
 
 
 STORAGE = Storage()  # of buckets whose row says nothing of it
@@ -151,6 +188,7 @@ class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
     checksum_type: str = ""
     part_count: int = 0  # of a multipart object
     sequence: int = 0  # of the commit that made this version: names it exactly, null versions too
+    encryption: Encryption = UNENCRYPTED
 
 
 class DeleteMarker(Absent):
@@ -239,6 +277,7 @@ class Upload:
     attributes: Attributes
     checksum_algorithm: str = ""
     checksum_type: str = ""
+    encryption: Encryption = UNENCRYPTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +331,7 @@ Assemble = Callable[[Sequence[PartInfo]], Digested]
 class Objects(Protocol):
     """The core: buckets, objects, versions, multipart. All methods raise the kinds of errors.py.
 
-    Reasons used with Absent: "bucket", "key", "version", "upload". Exists: "bucket-owned", "bucket-taken",
+    Reasons used with Absent: "bucket", "key", "version", "upload", "kms-key". Exists: "bucket-owned", "bucket-taken",
     "bucket-not-empty". PreconditionFailed: "if-match", "if-none-match" (If-Match on a key that is not there is
     Absent "key", as in S3). Invalid: "part" (an unknown part, a wrong etag or checksum), "part-order", "part-small",
     "part-number", "size", "key", "key-too-long", "version-id", "versioning", "range". TooLarge: "metadata", "entity",
@@ -306,6 +345,10 @@ class Objects(Protocol):
     async def delete_bucket(self, name: str) -> None: ...
     def bucket(self, name: str) -> Bucket: ...
     def list_buckets(self, owner: str | None, prefix: str, after: str, limit: int) -> tuple[list[Bucket], bool]: ...
+    def new_storage(self) -> Storage:
+        """What a new bucket gets."""
+        ...
+
     async def update_bucket(self, name: str, change: Callable[[Bucket], Bucket]) -> Bucket:
         """Compare-and-set: ``change`` may run more than once. Versioning, tags, settings and storage may change."""
         ...
@@ -322,15 +365,24 @@ class Objects(Protocol):
         owner: str,
         conditions: WriteConditions = WriteConditions(),
         replay: Replay | None = None,
+        encryption: Encryption | None = None,
+        customer: CustomerKey | None = None,
     ) -> ObjectInfo:
-        """Store a body. When it returns, data and metadata are on stable storage on every member (law 2)."""
+        """Store a body. When it returns, data and metadata are on stable storage on every member (law 2).
+
+        ``encryption``: None leaves it to the bucket. ``customer``: a key that is used instead.
+        """
         ...
 
     def lookup(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """The version's record, without its bytes."""
         ...
 
-    def open(self, bucket: str, key: str, version_id: str | None = None) -> ObjectReader: ...
+    def open(
+        self, bucket: str, key: str, version_id: str | None = None, customer: CustomerKey | None = None
+    ) -> ObjectReader:
+        """``customer``: the key that it was written with, and only with that one."""
+        ...
 
     async def delete(
         self, bucket: str, key: str, version_id: str | None = None, *, owner: str = "", if_match: Sequence[str] = ()
@@ -363,8 +415,14 @@ class Objects(Protocol):
         owner: str,
         conditions: WriteConditions = WriteConditions(),
         digested: Digested | None = None,
+        encryption: Encryption | None = None,
+        customer: CustomerKey | None = None,
+        source_customer: CustomerKey | None = None,
     ) -> ObjectInfo:
-        """Metadata only: the new version shares the source version's bytes (exactly the version in ``source``)."""
+        """Metadata only: the new version shares the source version's bytes (exactly the version in ``source``).
+
+        Under another key than the source's the bytes are read and encrypted anew.
+        """
         ...
 
     async def update_tags(
@@ -393,10 +451,19 @@ class Objects(Protocol):
         owner: str,
         checksum_algorithm: str = "",
         checksum_type: str = "",
+        encryption: Encryption | None = None,
+        customer: CustomerKey | None = None,
     ) -> Upload: ...
     def upload(self, bucket: str, key: str, upload_id: str) -> Upload: ...
     async def put_part(
-        self, bucket: str, key: str, upload_id: str, number: int, source: Source, digest: Digest
+        self,
+        bucket: str,
+        key: str,
+        upload_id: str,
+        number: int,
+        source: Source,
+        digest: Digest,
+        customer: CustomerKey | None = None,
     ) -> PartInfo: ...
     async def copy_part(
         self,
@@ -408,8 +475,13 @@ class Objects(Protocol):
         offset: int,
         length: int,
         digest: Digest,
+        customer: CustomerKey | None = None,
+        source_customer: CustomerKey | None = None,
     ) -> PartInfo:
-        """Shares the source's chunks; reads its bytes once to compute the part's etag and checksums."""
+        """Shares the source's chunks; reads its bytes once to compute the part's etag and checksums.
+
+        An upload under another key than the source's gets the bytes encrypted anew.
+        """
         ...
 
     def list_parts(

@@ -3,11 +3,16 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from msgspec.structs import replace
+
+from ostraka.chunks.sealing import Domain
 from ostraka.chunks.types import Kind
 from ostraka.errors import Absent, Invalid, OstrakaError, TooLarge
 from ostraka.objects import rows
+from ostraka.objects.anew import AnewBody, NoDigest, place_anew
 from ostraka.objects.buckets import Buckets, Open
 from ostraka.objects.core import FENCE, Core, contended, fenced
+from ostraka.objects.encryption import Chosen, chosen, customer_domain, kept
 from ostraka.objects.identity import NULL_VERSION
 from ostraka.objects.manifest import more_references
 from ostraka.objects.plans import REPLAN, Plan, find_null, judge_current, plan_delete, plan_delete_version
@@ -22,10 +27,12 @@ from ostraka.objects.types import (
     NO_ETAGS,
     Attributes,
     BadVersionId,
+    CustomerKey,
     Deleted,
     DeleteMarker,
     Digest,
     Digested,
+    Encryption,
     ObjectInfo,
     Replay,
     Source,
@@ -111,6 +118,8 @@ class Versions:
         owner: str,
         conditions: WriteConditions = NO_CONDITIONS,
         replay: Replay | None = None,
+        encryption: Encryption | None = None,
+        customer: CustomerKey | None = None,
     ) -> ObjectInfo:
         core = self._core
         check_key(core, key)
@@ -123,17 +132,20 @@ class Versions:
                 flags,
                 nonce,
                 intake.size,
-                digested.etag,
+                etag,
                 modified,
                 owner,
                 attributes.storage_class,
-                intake.inline,
+                inline,
                 intake.entries(),
                 rows.plain(attributes.headers),
                 rows.plain(attributes.metadata),
                 rows.plain(attributes.tags),
                 rows.plain(digested.checksums),
                 digested.checksum_type,
+                0,
+                given.row,
+                seal,
             )
 
         write = Write(record, None, conditions, name, replay.body if replay else "")
@@ -141,7 +153,8 @@ class Versions:
             found = self._publisher.early(bucket, key, write)
             if found is not None:
                 return found
-        recipe = for_class(core.state, bucket.recipe, attributes.storage_class)
+        given = chosen(core.keyring, bucket.record.storage, encryption, customer, core.host)
+        recipe = for_class(core.state, given.recipe(bucket.recipe), attributes.storage_class)
         intake = await receive(core, source, digest, recipe, inline_max=core.limits.inline_size_max)
         if intake.placed or intake.draft is not None:
             write.body = intake
@@ -149,6 +162,8 @@ class Versions:
             intake.inline = b""
         try:
             digested = digest.finish()
+            etag = given.etag(digested.etag, core.host)
+            inline, seal = given.inline(intake.inline, core.host)
             nonce = core.host.random(8)
             modified = core.host.clock.time()
             info = await self._publisher.publish(bucket, key, write)
@@ -171,6 +186,9 @@ class Versions:
         owner: str,
         conditions: WriteConditions = NO_CONDITIONS,
         digested: Digested | None = None,
+        encryption: Encryption | None = None,
+        customer: CustomerKey | None = None,
+        source_customer: CustomerKey | None = None,
     ) -> ObjectInfo:
         core = self._core
         check_key(core, key)
@@ -178,30 +196,63 @@ class Versions:
         pool_of(core.state, attributes.storage_class)  # there is one: the tier job moves what has to be moved
         old_row, old = self.source(source)
         bucket = await self._buckets.open_for_writing(bucket_name)
-        nonce = core.host.random(8)
-        modified = core.host.clock.time()
+        had = kept(core.keyring, rows.encryption_of(old), source_customer)
+        given = chosen(core.keyring, bucket.record.storage, encryption, customer, core.host)
+        etag = digested.etag if digested else old.etag
+        if given.hides and (digested or not had.hides):
+            etag = given.etag(etag, core.host)
+        new = VersionRecord(
+            0,
+            core.host.random(8),
+            old.size,
+            etag,
+            core.host.clock.time(),
+            owner,
+            attributes.storage_class,
+            old.inline,
+            old.entries,
+            rows.plain(attributes.headers),
+            rows.plain(attributes.metadata),
+            rows.plain(attributes.tags),
+            rows.plain(digested.checksums) if digested else old.checksums,
+            digested.checksum_type if digested else old.checksum_type,
+            0 if digested else old.part_count,
+            given.row,
+            old.seal,
+        )
+        if not given.shares(had):
+            domain = had.domain if source_customer is not None else None
+            return await self._copy_anew(bucket, key, source, (old_row, old), domain, new, given, conditions)
+        write = Write(lambda flags: replace(new, flags=flags), SharedBody(core, old, old_row), conditions)
+        return await self._publisher.publish(bucket, key, write)
 
-        def record(flags: int) -> VersionRecord:
-            return VersionRecord(
-                flags,
-                nonce,
-                old.size,
-                digested.etag if digested else old.etag,
-                modified,
-                owner,
-                attributes.storage_class,
-                old.inline,
-                old.entries,
-                rows.plain(attributes.headers),
-                rows.plain(attributes.metadata),
-                rows.plain(attributes.tags),
-                rows.plain(digested.checksums) if digested else old.checksums,
-                digested.checksum_type if digested else old.checksum_type,
-                0 if digested else old.part_count,
-            )
-
-        body = SharedBody(core, old, old_row)
-        return await self._publisher.publish(bucket, key, Write(record, body, conditions))
+    async def _copy_anew(
+        self,
+        bucket: Open,
+        key: str,
+        source: ObjectInfo,
+        old: tuple[bytes, VersionRecord],
+        domain: Domain | None,
+        new: VersionRecord,
+        given: Chosen,
+        conditions: WriteConditions,
+    ) -> ObjectInfo:
+        """A copy under another key than its source's: the bytes are read and stored anew."""
+        core, span = self._core, (0, new.size)
+        recipe = for_class(core.state, given.recipe(bucket.recipe), new.storage_class)
+        inline_max = core.limits.inline_size_max
+        intake = await place_anew(core, source, old[1], span, domain, NoDigest(), recipe, inline_max=inline_max)
+        try:
+            inline, seal = given.inline(intake.inline, core.host)
+            made = replace(new, inline=inline, seal=seal, entries=intake.entries(), part_count=0)
+            body = AnewBody(intake, Present(old[0], "source"))
+            write = Write(lambda flags: replace(made, flags=flags), body, conditions)
+            info = await self._publisher.publish(bucket, key, write)
+        except BaseException:
+            intake.discard()
+            raise
+        intake.landed()
+        return info
 
     def source(self, info: ObjectInfo) -> tuple[bytes, VersionRecord]:
         """(row key, record) of exactly the version in ``info``; Absent("version") when it is gone."""
@@ -264,17 +315,20 @@ class Versions:
         sequence, record, _, latest = self._find(bucket, key, version_id)
         return self._publisher.info(bucket, key, record, sequence, latest)
 
-    def open(self, bucket_name: str, key: str, version_id: str | None = None) -> Reader:
+    def open(
+        self, bucket_name: str, key: str, version_id: str | None = None, customer: CustomerKey | None = None
+    ) -> Reader:
         core = self._core
         check_key(core, key)
         bucket = self._buckets.open(bucket_name)
         token: int | None = core.pins.enter()
         try:
             sequence, record, _, latest = self._find(bucket, key, version_id)
+            domain = customer_domain(core.keyring, rows.encryption_of(record), customer)
             if record.inline is not None:
                 core.pins.leave(token)  # type: ignore[arg-type]
                 token = None
-            return Reader(core, self._publisher.info(bucket, key, record, sequence, latest), record, token)
+            return Reader(core, self._publisher.info(bucket, key, record, sequence, latest), record, token, domain)
         except BaseException:
             if token is not None:
                 core.pins.leave(token)
@@ -427,20 +481,4 @@ _NEW = "new:"  # a marker whose id the commit decides
 
 
 def with_tags(record: VersionRecord, tags: dict[str, str]) -> VersionRecord:
-    return VersionRecord(
-        record.flags,
-        record.nonce,
-        record.size,
-        record.etag,
-        record.modified,
-        record.owner,
-        record.storage_class,
-        record.inline,
-        record.entries,
-        record.headers,
-        record.metadata,
-        tags,
-        record.checksums,
-        record.checksum_type,
-        record.part_count,
-    )
+    return replace(record, tags=tags)

@@ -91,6 +91,7 @@ CODES: dict[str, tuple[int, str]] = {
     "InvalidToken": (400, "The provided token is malformed or otherwise invalid."),
     "InvalidURI": (400, "Couldn't parse the specified URI."),
     "InvalidWriteOffset": (400, "The write offset is not the object's current size."),
+    "KMS.NotFoundException": (400, "The specified key does not exist."),
     "KeyTooLongError": (400, "Your key is too long"),
     "MalformedACLError": (
         400,
@@ -233,6 +234,7 @@ _KINDS: dict[type[OstrakaError], dict[str, str]] = {
         "part": "InvalidPart",
         "tags": "NoSuchTagSet",
         "cors": "NoSuchCORSConfiguration",
+        "kms-key": "KMS.NotFoundException",
     },
     errors.Overloaded: {"": "SlowDown"},
     errors.Unavailable: {"": "ServiceUnavailable"},
@@ -285,6 +287,8 @@ _KINDS: dict[type[OstrakaError], dict[str, str]] = {
         "size": "InvalidRequest",
         "entity-too-large": "EntityTooLarge",
         "entity-too-small": "EntityTooSmall",
+        "customer-key-missing": "InvalidRequest",
+        "customer-key-unwanted": "InvalidRequest",
     },
     errors.Truncated: {
         "": "IncompleteBody",
@@ -300,7 +304,15 @@ _KINDS: dict[type[OstrakaError], dict[str, str]] = {
 
 # Their message may name disks, paths or other people's data: the client gets the default one instead.
 _SILENT = (errors.Unavailable, errors.Corrupt, errors.Full, errors.InUse, errors.Refused)
-_OWN_MESSAGE = {"InvalidArgument", "InvalidRequest", "NotImplemented", "InvalidTag", "MetadataTooLarge", "BadRequest"}
+_OWN_MESSAGE = {
+    "InvalidArgument",
+    "InvalidRequest",
+    "NotImplemented",
+    "InvalidTag",
+    "MetadataTooLarge",
+    "BadRequest",
+    "KMS.NotFoundException",
+}
 
 
 def from_error(
@@ -330,7 +342,7 @@ def from_error(
         fields["Key"] = key
     elif kind is errors.PreconditionFailed and exc.reason in ("if-match", "if-none-match"):
         fields["Condition"] = "If-Match" if exc.reason == "if-match" else "If-None-Match"
-    tell = code in _OWN_MESSAGE and not isinstance(exc, _SILENT)
+    tell = (code in _OWN_MESSAGE and not isinstance(exc, _SILENT)) or exc.reason == "master-key"
     headers = {"retry-after": "1"} if code in ("SlowDown", "ServiceUnavailable") else None
     return S3Error(code, exc.message if tell and exc.message else None, fields=fields, headers=headers)
 

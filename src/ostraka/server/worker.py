@@ -59,7 +59,7 @@ def worker_main(
                 store.accounts,
                 limits,
                 host,
-                Config(region=config.region, domains=config.domain),
+                Config(region=config.region, domains=config.domain, sse_c_over_http=config.sse_c_over_http),
                 on_answer=observer.on_answer,
             )
             server = Server(observer.front(app), limits, on_complete=observer.on_complete, on_error=observer.on_error)

@@ -136,6 +136,7 @@ class Store:
             host=host,
             pins=self.pins,
             executor=self.threads,
+            keyring=self.keyring,
         )
         self.objects.core.room = self._room
         self._room_until = 0.0

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from blake3 import blake3
 
+from ostraka.chunks.sealing import Domain
 from ostraka.chunks.types import RECIPE, ChunkBuffer, Entry, Kind, Placed, Recipe
 from ostraka.errors import Corrupt
 from ostraka.host import Buffer, Host
@@ -119,7 +120,8 @@ class MemoryChunks:
             body = bytes(buffer.view[:length])
             buffer.view[length:] = b"\xee" * (len(buffer.view) - length)  # as a pool pads and encodes there
             await asyncio.sleep(0)
-            entry = Entry(Kind.CHUNK, blake3(body).digest(), 0, length)
+            hashed = blake3(body) if recipe.domain is None else blake3(body, key=recipe.domain.secret)
+            entry = Entry(Kind.CHUNK, hashed.digest(), 0, length)
             return MemoryPlaced(self, entry, body, buffer)
         except BaseException:
             buffer.release()
@@ -131,7 +133,7 @@ class MemoryChunks:
         entry = Entry(Kind.SLOT, self._host.random(16), 0, len(body), 7)
         return MemoryPlaced(self, entry, bytes(body), None)
 
-    async def read(self, entry: Entry, offset: int, length: int) -> AsyncIterator[Buffer]:
+    async def read(self, entry: Entry, offset: int, length: int, domain: Domain | None = None) -> AsyncIterator[Buffer]:
         """In pieces of a quarter chunk."""
         self._readers += 1
         try:
@@ -142,7 +144,7 @@ class MemoryChunks:
         finally:
             self._readers -= 1
 
-    def read_now(self, entry: Entry, offset: int, length: int) -> Buffer | None:
+    def read_now(self, entry: Entry, offset: int, length: int, domain: Domain | None = None) -> Buffer | None:
         return self._bytes(entry, offset, length)
 
     def _bytes(self, entry: Entry, offset: int, length: int) -> bytes:

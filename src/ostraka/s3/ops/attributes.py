@@ -1,7 +1,7 @@
 """What request headers ask to be kept with an object, and what they ask for that we must refuse.
 
-One pass over the headers of a write does both. A header that promises something which is not built (encryption, locks,
-grants, public access, another storage class, a redirect) is refused by its name before a byte is stored; it is never
+One pass over the headers of a write does both. A header that promises something which is not built (locks, grants,
+public access, another storage class, a redirect) is refused by its name before a byte is stored; it is never
 accepted and then not honoured. Metadata with characters beyond ASCII goes the way S3 sends it: RFC 2047.
 """
 
@@ -24,6 +24,12 @@ KEPT = frozenset(
     ("cache-control", "content-disposition", "content-encoding", "content-language", "content-type", "expires")
 )
 NOTHING = Attributes()
+_SSE, _COPIED = "x-amz-server-side-encryption", "x-amz-copy-source-server-side-encryption"
+_CUSTOMER = ("-customer-algorithm", "-customer-key", "-customer-key-md5")
+ENCRYPTION = frozenset(  # headers that ops/encryption.py understands
+    [_SSE, *(_SSE + w for w in ("-aws-kms-key-id", "-context", "-bucket-key-enabled", *_CUSTOMER))]
+    + [_COPIED + word for word in _CUSTOMER]
+)
 
 _PRIVATE = frozenset(("private", "bucket-owner-full-control"))  # what the owner has anyway
 _CANNED = model.ENUMS["ObjectCannedACL"] | model.ENUMS["BucketCannedACL"]
@@ -32,34 +38,26 @@ _REFUSED = frozenset(
         "x-amz-website-redirect-location",
         "x-amz-write-offset-bytes",
         "x-amz-bucket-object-lock-enabled",
-        "x-amz-copy-source-server-side-encryption-customer-algorithm",
-        "x-amz-copy-source-server-side-encryption-customer-key",
-        "x-amz-copy-source-server-side-encryption-customer-key-md5",
         "x-amz-object-annotation-directive",
         "x-amz-if-match-last-modified-time",
         "x-amz-if-match-size",
     )
 )
-_REFUSED_FAMILIES = ("x-amz-server-side-encryption", "x-amz-object-lock-", "x-amz-grant-")
+_REFUSED_FAMILIES = (
+    "x-amz-server-side-encryption",
+    "x-amz-copy-source-server-side-encryption",
+    "x-amz-object-lock-",
+    "x-amz-grant-",
+)
 _ENCODED_WORD = re.compile(r"=\?([A-Za-z0-9_-]+)\?([BbQq])\?([^?\s]*)\?=(?:\s+(?==\?))?")
 
 
-def refuse_unbuilt(headers: Headers) -> None:
-    """Raises NotImplemented for the first header that promises something which is not built."""
+def refuse_unbuilt(headers: Headers, *, encryption: bool = False) -> None:
+    """Raises NotImplemented for the first header that promises something which is not built. ``encryption``: headers of
+    that are for whoever asks (ops/encryption.py)."""
     for name, value in headers:
-        if name.startswith("x-amz-"):
+        if name.startswith("x-amz-") and not (encryption and name in ENCRYPTION):
             _refuse(name, value)
-
-
-def refuse_encryption_keys(headers: Headers) -> None:
-    """For reads: a customer key for an object that is not encrypted is an error, not something to ignore."""
-    for name, _ in headers:
-        if name.startswith("x-amz-server-side-encryption"):
-            raise S3Error(
-                "InvalidRequest",
-                "The encryption parameters are not applicable to this object.",
-                fields={"ArgumentName": name},
-            )
 
 
 def _refuse(name: str, value: str) -> None:
@@ -99,7 +97,7 @@ def attributes_of(headers: Headers, limits: Limits) -> Attributes:
                 metadata[word] = f"{metadata[word]},{text}" if word in metadata else text
             elif name == "x-amz-tagging":
                 tag_set = tags.from_header(value, limits.tags_per_object_max)
-            else:
+            elif name not in ENCRYPTION:
                 _refuse(name, value)
                 if name == "x-amz-storage-class":
                     storage_class = value

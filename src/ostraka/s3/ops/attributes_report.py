@@ -9,6 +9,7 @@ from ostraka.s3.errors import S3Error
 from ostraka.s3.ops import documents as doc
 from ostraka.s3.ops.call import INT_MAX, PART_MAX, Call, invalid, parse_number, version_headers
 from ostraka.s3.ops.conditions import check_read
+from ostraka.s3.ops.reads import read_key
 from ostraka.s3.ops.times import http_date
 
 _KNOWN = model.ENUMS["ObjectAttributes"]
@@ -28,7 +29,7 @@ def _wanted(call: Call) -> set[str]:
 async def get_object_attributes(call: Call) -> Response:
     """Those attributes that are asked for."""
     wanted = _wanted(call)
-    reader = call.objects.open(call.bucket, call.key, call.version_id())
+    reader = call.objects.open(call.bucket, call.key, call.version_id(), read_key(call))
     try:
         info = reader.info
         try:

@@ -26,6 +26,7 @@ class Config:
 
     region: str = "us-east-1"
     domains: Sequence[str] = ()
+    sse_c_over_http: bool = False  # customers' keys are taken over plain HTTP from anywhere: a proxy in front ends TLS
 
 
 @dataclass(frozen=True, slots=True)

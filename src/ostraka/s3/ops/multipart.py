@@ -6,7 +6,17 @@ from typing import Any
 
 from ostraka.errors import Absent, Invalid
 from ostraka.http import Response
-from ostraka.objects.types import CompletePart, Digested, ObjectInfo, PartInfo, PartRefused, Upload, UploadPage
+from ostraka.objects.encryption import check_customer
+from ostraka.objects.types import (
+    CompletePart,
+    CustomerKey,
+    Digested,
+    ObjectInfo,
+    PartInfo,
+    PartRefused,
+    Upload,
+    UploadPage,
+)
 from ostraka.s3 import checksums
 from ostraka.s3.checksums import ALGORITHMS, BY_HEADER, COMPOSITE, FULL_OBJECT
 from ostraka.s3.digests import Digests, Expected, of_parts
@@ -15,6 +25,14 @@ from ostraka.s3.ops import documents as doc
 from ostraka.s3.ops.attributes import attributes_of, refuse_unbuilt
 from ostraka.s3.ops.call import PART_MAX, Call, empty, invalid, parse_number, version_headers
 from ostraka.s3.ops.conditions import write_conditions
+from ostraka.s3.ops.encryption import (
+    COPY_HEADERS,
+    asked,
+    customer_key,
+    encryption_headers,
+    part_key,
+    refuse_algorithm,
+)
 from ostraka.s3.ops.listings import encoding_type, page_size
 from ostraka.s3.ops.payloads import open_part, read_document
 from ostraka.s3.ops.ranges import parse_copy_range
@@ -26,10 +44,19 @@ async def create_multipart_upload(call: Call) -> Response:
     attributes = attributes_of(call.headers, call.limits)
     named, kind = call.headers.get("x-amz-checksum-algorithm"), call.headers.get("x-amz-checksum-type")
     algorithm, kind = checksums.multipart_choice(named, kind) if named or kind else ("", "")
+    encryption, customer = asked(call)
     upload = await call.objects.create_upload(
-        call.bucket, call.key, attributes, owner=call.account.name, checksum_algorithm=algorithm, checksum_type=kind
+        call.bucket,
+        call.key,
+        attributes,
+        owner=call.account.name,
+        checksum_algorithm=algorithm,
+        checksum_type=kind,
+        encryption=encryption,
+        customer=customer,
     )
     headers = [("x-amz-checksum-algorithm", algorithm), ("x-amz-checksum-type", kind)] if named else []
+    headers += encryption_headers(call, upload.encryption, context=True)
     value = {"Bucket": call.bucket, "Key": call.key, "UploadId": upload.upload_id}
     return doc.answer(call, value, headers)
 
@@ -59,30 +86,40 @@ def _checksum_headers(values: Any) -> list[tuple[str, str]]:
 
 async def upload_part(call: Call) -> Response:
     """Store a part; a part of the same number is replaced."""
-    refuse_unbuilt(call.headers)
+    refuse_unbuilt(call.headers, encryption=True)
     if not (call.arg("uploadId") and call.arg("partNumber")):
         raise _half_named(call)
     number, upload_id = _part_number(call), _upload_id(call)
     upload = call.objects.upload(call.bucket, call.key, upload_id)
+    customer = part_key(call, upload)
     source, digest = open_part(call, upload.checksum_algorithm, upload.checksum_type)
-    part = await call.objects.put_part(call.bucket, call.key, upload_id, number, source, digest)
+    part = await call.objects.put_part(call.bucket, call.key, upload_id, number, source, digest, customer)
     own = {a: v for a, v in part.checksums.items() if len(part.checksums) == 1 or a != checksums.DEFAULT}
-    return empty(200, [("ETag", f'"{part.etag}"'), *_checksum_headers(own)])
+    said = encryption_headers(call, upload.encryption)
+    return empty(200, [("ETag", f'"{part.etag}"'), *_checksum_headers(own), *said])
 
 
 async def upload_part_copy(call: Call) -> Response:
     """A part from another object's bytes, or a range of them."""
-    refuse_unbuilt(call.headers)
+    refuse_unbuilt(call.headers, encryption=True)
     number, upload_id = _part_number(call), _upload_id(call)
     upload = call.objects.upload(call.bucket, call.key, upload_id)
+    customer, source_customer = part_key(call, upload), customer_key(call, COPY_HEADERS)
 
     async def attempt(source: ObjectInfo) -> Response:
-        return await _copy_part(call, upload, number, source)
+        return await _copy_part(call, upload, number, source, customer, source_customer)
 
     return await from_origin(call, attempt)
 
 
-async def _copy_part(call: Call, upload: Upload, number: int, source: ObjectInfo) -> Response:
+async def _copy_part(
+    call: Call,
+    upload: Upload,
+    number: int,
+    source: ObjectInfo,
+    customer: CustomerKey | None,
+    source_customer: CustomerKey | None,
+) -> Response:
     offset, length = 0, source.size
     text = call.headers.get("x-amz-copy-source-range")
     if text:
@@ -96,8 +133,20 @@ async def _copy_part(call: Call, upload: Upload, number: int, source: ObjectInfo
         message = f"The specified copy source is larger than the maximum allowable size for a copy source: {call.limits.put_size_max}"  # noqa: E501
         raise S3Error("InvalidRequest", message)
     digest = Digests(Expected(), algorithm=upload.checksum_algorithm or None)
-    part = await call.objects.copy_part(call.bucket, call.key, upload.upload_id, number, source, offset, length, digest)
+    part = await call.objects.copy_part(
+        call.bucket,
+        call.key,
+        upload.upload_id,
+        number,
+        source,
+        offset,
+        length,
+        digest,
+        customer,
+        source_customer,
+    )
     headers = [("x-amz-copy-source-version-id", source.version_id)] if source.versioned else []
+    headers += encryption_headers(call, upload.encryption)
     value = {"LastModified": part.modified, "ETag": doc.quoted(part.etag)}
     return doc.answer(call, {**value, **doc.checksums(part.checksums)}, headers)
 
@@ -107,7 +156,9 @@ async def _copy_part(call: Call, upload: Upload, number: int, source: ObjectInfo
 
 async def complete_multipart_upload(call: Call) -> Response:
     """Make the parts one object. Repeated after it succeeded, it gives the same answer."""
-    refuse_unbuilt(call.headers)
+    refuse_unbuilt(call.headers, encryption=True)
+    refuse_algorithm(call)
+    customer = customer_key(call)
     conditions = write_conditions(call.headers)
     upload_id = _upload_id(call)
     wanted = await read_document(call)
@@ -127,6 +178,8 @@ async def complete_multipart_upload(call: Call) -> Response:
         if e.reason != "upload":
             raise
         upload = None  # completed already, perhaps: the core knows, and repeats its answer
+    if upload is not None and customer is not None:
+        check_customer(upload.encryption, customer)
     if upload is not None and upload.checksum_type == COMPOSITE:
         _require_checksums(upload, parts)
     text = "".join(f"{p.number}:{p.etag};" for p in parts)
@@ -147,7 +200,8 @@ async def complete_multipart_upload(call: Call) -> Response:
     place = f"{call.request.scheme}://{call.headers.get('host') or ''}{path}"
     value = {"Location": place, "Bucket": call.bucket, "Key": call.key, "ETag": doc.quoted(info.etag)}
     sums = doc.checksums(info.checksums, info.checksum_type)
-    return doc.answer(call, {**value, **sums}, version_headers(info))
+    said = [*version_headers(info), *encryption_headers(call, info.encryption)]
+    return doc.answer(call, {**value, **sums}, said)
 
 
 def _part_refused(call: Call, upload_id: str, error: PartRefused) -> S3Error:

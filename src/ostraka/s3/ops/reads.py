@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Awaitable
 
 from ostraka.host import Buffer
 from ostraka.http import Headers, Response
-from ostraka.objects.types import ObjectInfo, ObjectReader
+from ostraka.objects.encryption import check_customer
+from ostraka.objects.types import CustomerKey, ObjectInfo, ObjectReader
 from ostraka.s3.checksums import COMPOSITE
 from ostraka.s3.errors import S3Error
-from ostraka.s3.ops.attributes import encode_metadata, refuse_encryption_keys
+from ostraka.s3.ops.attributes import encode_metadata
 from ostraka.s3.ops.call import PART_MAX, Call, invalid, parse_number
 from ostraka.s3.ops.conditions import check_read, etags
+from ostraka.s3.ops.encryption import customer_key, encryption_headers, refuse_algorithm
 from ostraka.s3.ops.ranges import parse_range
 from ostraka.s3.ops.times import http_date, parse_http_date
 
@@ -70,8 +72,7 @@ Selection = tuple[int, int, int, list[tuple[str, str]]]  # status, offset, lengt
 
 def get_object(call: Call) -> Response | Awaitable[Response]:
     """The object's bytes, or a part of them."""
-    _refuse_keys(call.headers)
-    reader = call.objects.open(call.bucket, call.key, call.version_id())
+    reader = call.objects.open(call.bucket, call.key, call.version_id(), read_key(call))
     handed_over = False
     try:
         check_read(call.headers, reader.info)
@@ -117,18 +118,19 @@ async def _read(call: Call, reader: ObjectReader, selection: Selection | None, p
 
 def head_object(call: Call) -> Response | Awaitable[Response]:
     """What GetObject would say, without the bytes."""
-    _refuse_keys(call.headers)
+    customer = read_key(call)
     part = call.arg("partNumber") if call.query else None
     if part is not None:
         return _head_part(call, part)
     info = call.objects.lookup(call.bucket, call.key, call.version_id())
+    check_customer(info.encryption, customer)
     check_read(call.headers, info)
     status, _, length, answer = _selected(call, info)
     return Response(status, answer, length=length)
 
 
 async def _head_part(call: Call, part: str) -> Response:
-    reader = call.objects.open(call.bucket, call.key, call.version_id())
+    reader = call.objects.open(call.bucket, call.key, call.version_id(), read_key(call))
     try:
         check_read(call.headers, reader.info)
         status, _, length, answer = await _selected_part(call, reader, part)
@@ -137,9 +139,10 @@ async def _head_part(call: Call, part: str) -> Response:
         reader.close()
 
 
-def _refuse_keys(headers: Headers) -> None:
-    if "x-amz-server-side-encryption-customer-algorithm" in headers:
-        refuse_encryption_keys(headers)
+def read_key(call: Call) -> CustomerKey | None:
+    """The customer's key that a read brings; what a read cannot ask for is refused."""
+    refuse_algorithm(call)
+    return customer_key(call)
 
 
 def _wants_checksums(call: Call) -> bool:
@@ -152,10 +155,10 @@ def _selected(call: Call, info: ObjectInfo) -> Selection:
     if wanted is not None and _if_range_holds(call.headers, info):
         span = parse_range_of(wanted, info.size)
         if span is not None:
-            answer = object_headers(info)
+            answer = object_headers(call, info)
             answer.append(("Content-Range", f"bytes {span[0]}-{span[0] + span[1] - 1}/{info.size}"))
             return 206, *span, _overridden(call, answer)
-    answer = object_headers(info)
+    answer = object_headers(call, info)
     if _wants_checksums(call):
         answer += checksum_headers(info)
     return 200, 0, info.size, _overridden(call, answer)
@@ -182,7 +185,7 @@ async def _selected_part(call: Call, reader: ObjectReader, text: str) -> Selecti
             fields = {"ActualPartCount": str(max(1, info.part_count)), "PartNumberRequested": text}
             raise S3Error("InvalidPartNumber", fields=fields) from e
         raise
-    answer = object_headers(info)
+    answer = object_headers(call, info)
     if info.part_count:
         answer.append(("x-amz-mp-parts-count", str(info.part_count)))
         if checksums and info.part_count == 1 and info.checksum_type != COMPOSITE:
@@ -221,7 +224,7 @@ def _if_range_holds(headers: Headers, info: ObjectInfo) -> bool:
     return parse_http_date(condition) == int(info.modified)
 
 
-def object_headers(info: ObjectInfo) -> list[tuple[str, str]]:
+def object_headers(call: Call, info: ObjectInfo) -> list[tuple[str, str]]:
     """The headers that describe a version, checksums aside."""
     answer = [
         ("Last-Modified", http_date(info.modified)),
@@ -243,6 +246,8 @@ def object_headers(info: ObjectInfo) -> list[tuple[str, str]]:
         answer.append(("x-amz-tagging-count", str(len(attributes.tags))))
     if attributes.storage_class != "STANDARD":
         answer.append(("x-amz-storage-class", attributes.storage_class))
+    if info.encryption.algorithm:
+        answer += encryption_headers(call, info.encryption)
     return answer
 
 

@@ -2,7 +2,8 @@
 
 S3 has a default for some (an ACL of the owner, logging off), and a code of its own for "not configured" for the others.
 No GET is 501: clients probe them, Terraform and backup programs among them. What is configurable here has handlers
-of its own (tagging, versioning, CORS); the others' PUT and DELETE are 501, so that nothing is accepted and ignored.
+of its own (tagging, versioning, CORS, encryption); the others' PUT and DELETE are 501, so that nothing is accepted and
+ignored.
 """
 
 from collections.abc import Callable, Mapping
@@ -81,7 +82,6 @@ HANDLERS: dict[str, Handler] = {
     "GetBucketOwnershipControls": _answer(lambda _: _enforced),
     "GetBucketRequestPayment": _answer(lambda _: {"Payer": "BucketOwner"}),
     "GetPublicAccessBlock": _answer(lambda _: _block_all),
-    "GetBucketEncryption": _refuse("ServerSideEncryptionConfigurationNotFoundError"),
     "GetBucketLifecycle": _refuse("NoSuchLifecycleConfiguration"),
     "GetBucketLifecycleConfiguration": _refuse("NoSuchLifecycleConfiguration"),
     "GetBucketPolicy": _refuse("NoSuchBucketPolicy"),

@@ -1,16 +1,28 @@
 """PutObject: the hot way in. And CopyObject, which moves no bytes.
 
-A copy shares the bytes of its source. Those of a multipart object are read once, because S3 gives its copy the etag
-and the checksum of an object that was put whole.
+A copy shares the bytes of its source, unless it is encrypted by another key. Those of a multipart object are read once,
+because S3 gives its copy the etag and the checksum of an object that was put whole.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ostraka.errors import Absent
 from ostraka.http import Response
-from ostraka.objects.types import Account, Attributes, DeleteMarker, Digested, ObjectInfo, Replay, WriteConditions
+from ostraka.objects.types import (
+    CUSTOMER,
+    KMS,
+    Account,
+    Attributes,
+    CustomerKey,
+    DeleteMarker,
+    Digested,
+    Encryption,
+    ObjectInfo,
+    Replay,
+    WriteConditions,
+)
 from ostraka.s3.address import copy_source
 from ostraka.s3.checksums import ALGORITHMS, DEFAULT
 from ostraka.s3.digests import Digests, Expected
@@ -19,6 +31,7 @@ from ostraka.s3.ops import documents as doc
 from ostraka.s3.ops.attributes import as_text, attributes_of
 from ostraka.s3.ops.call import Call, invalid, is_owner, version_headers
 from ostraka.s3.ops.conditions import UNCONDITIONAL, check_copy_source, write_conditions
+from ostraka.s3.ops.encryption import COPY_HEADERS, asked, customer_key, hides_etag, written
 from ostraka.s3.ops.payloads import declared_body, open_body
 
 T = TypeVar("T")
@@ -41,6 +54,7 @@ async def put_object(call: Call) -> Response:
     headers = call.headers
     attributes = attributes_of(headers, call.limits)
     conditions = write_conditions(headers)
+    encryption, customer = asked(call)
     source, digest = open_body(call)
     replay = replay_of(call, declared_body(call)) if conditions is not UNCONDITIONAL else None
     info = await call.objects.put(
@@ -52,8 +66,10 @@ async def put_object(call: Call) -> Response:
         owner=call.account.name,
         conditions=conditions,
         replay=replay,
+        encryption=encryption,
+        customer=customer,
     )
-    answer = [("ETag", f'"{info.etag}"')]
+    answer = [("ETag", f'"{info.etag}"'), *written(call, info)]
     for algorithm, value in info.checksums.items():
         answer.append((ALGORITHMS[algorithm].header, value))
     if info.checksum_type:
@@ -112,6 +128,14 @@ def may_read(account: Account, owner: str, expected: str | None) -> None:
         raise S3Error("AccessDenied")
 
 
+class Keys(NamedTuple):
+    """What a copy is encrypted by, and what its source takes."""
+
+    encryption: Encryption | None
+    customer: CustomerKey | None
+    source: CustomerKey | None
+
+
 def _directive(call: Call, name: str) -> str:
     value = call.headers.get(name)
     if value is None or value == "":
@@ -128,9 +152,11 @@ async def copy_object(call: Call) -> Response:
     conditions = write_conditions(call.headers)
     metadata, tagging = _directive(call, "x-amz-metadata-directive"), _directive(call, "x-amz-tagging-directive")
     algorithm = _wanted_algorithm(call)
+    encryption, customer = asked(call)
+    key = Keys(encryption, customer, customer_key(call, COPY_HEADERS))
 
     async def attempt(source: ObjectInfo) -> Response:
-        return await _copy(call, source, given, conditions, metadata, tagging, algorithm)
+        return await _copy(call, source, given, conditions, metadata, tagging, algorithm, key)
 
     return await from_origin(call, attempt)
 
@@ -143,12 +169,14 @@ async def _copy(
     metadata: str,
     tagging: str,
     algorithm: str,
+    keys: Keys,
 ) -> Response:
     if source.size > call.limits.put_size_max:
         message = f"The specified copy source is larger than the maximum allowable size for a copy source: {call.limits.put_size_max}"  # noqa: E501
         raise S3Error("InvalidRequest", message)
     itself = source.bucket == call.bucket and source.key == call.key and source.latest
-    if itself and metadata == "COPY" and "x-amz-storage-class" not in call.headers:
+    changed = "x-amz-storage-class" in call.headers or keys.encryption is not None or keys.customer is not None
+    if itself and metadata == "COPY" and not changed:
         raise S3Error(
             "InvalidRequest",
             "This copy request is illegal because it is trying to copy an object to itself without changing the "
@@ -162,15 +190,18 @@ async def _copy(
         given.storage_class,
     )
     digested = None
-    if source.part_count:  # the copy is one piece: its etag is the MD5, its checksum one of all bytes
-        digested = await _digest_again(call, source, algorithm or next(iter(source.checksums), DEFAULT))
+    hidden = source.encryption.algorithm in (KMS, CUSTOMER) and not hides_etag(call, keys.encryption, keys.customer)
+    if source.part_count or hidden:  # the copy is one piece: its etag is the MD5, its checksum one of all bytes
+        algorithm = algorithm or next(iter(source.checksums), DEFAULT)
+        digested = await _digest_again(call, source, algorithm, keys.source)
     elif algorithm and algorithm not in source.checksums:
-        digested = await _digest_again(call, source, algorithm)
+        digested = await _digest_again(call, source, algorithm, keys.source)
     info = await call.objects.copy(
         source, call.bucket, call.key, attributes,
         owner=call.account.name, conditions=conditions, digested=digested,
+        encryption=keys.encryption, customer=keys.customer, source_customer=keys.source,
     )  # fmt: skip
-    headers = version_headers(info)
+    headers = [*version_headers(info), *written(call, info)]
     if source.versioned:
         headers.append(("x-amz-copy-source-version-id", source.version_id))
     value = {"LastModified": info.modified, "ETag": doc.quoted(info.etag)}
@@ -188,12 +219,12 @@ def _wanted_algorithm(call: Call) -> str:
     return text.upper()
 
 
-async def _digest_again(call: Call, source: ObjectInfo, algorithm: str) -> Digested:
+async def _digest_again(call: Call, source: ObjectInfo, algorithm: str, key: CustomerKey | None) -> Digested:
     """Read the source to compute what it does not have: the MD5 of all its bytes, a checksum."""
     digest = Digests(Expected(), algorithm=algorithm)
     loop = asyncio.get_running_loop()
     version = source.version_id if source.versioned else None
-    reader = call.objects.open(source.bucket, source.key, version)
+    reader = call.objects.open(source.bucket, source.key, version, key)
     try:
         if reader.info.etag != source.etag or reader.info.size != source.size:
             raise Absent("the source of the copy changed before it was read", reason="version")
