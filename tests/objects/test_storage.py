@@ -336,3 +336,26 @@ async def test_commits_stay_bounded_when_chunks_are_small() -> None:
         await rig.put("b", "k", body)
         assert await rig.get("b", "k") == body
         assert largest <= 6 * limits.chunks_per_commit_max
+
+
+async def test_counters_tell_what_came_what_was_kept_and_what_each_codec_saved() -> None:
+    text = b"".join(b"%d amphorae, " % n for n in range(3000))
+    async with over_real_chunks("b") as rig:
+        counters = rig.chunks.counters
+        await say(rig, "b", "lz4")
+        await rig.put("b", "k", text)
+        await rig.put("b", "again", text)
+        await rig.put("b", "small", text[:1000])
+        await say(rig, "b", "zstd")
+        await rig.put("b", "other", text[::-1])
+        totals = counters.totals()
+        assert totals["placed_bytes"] == 3 * len(text) + 1000
+        assert totals["chunk_bytes"] == 2 * len(text)
+        assert totals["dedup_saved_bytes"] == len(text)
+        board = counters._board
+        for codec, size in (("lz4", len(text) + 1000), ("zstd", len(text))):
+            before = board.total("ostraka_compressed_in_bytes_total", codec)
+            after = board.total("ostraka_compressed_out_bytes_total", codec)
+            assert 0 < after < before == size
+        out = totals["compressed_out_bytes"]
+        assert out - 1000 < totals["chunk_stored_bytes"] < out

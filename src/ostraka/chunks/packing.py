@@ -186,8 +186,10 @@ class Packer:
         row = encode(PackRow(ROW_VERSION, built.slots, stripe, seal))
         written = _WrittenPack(self, pack, stripe, row, len(batch))
         self._count(built)
+        plain = sum(len(body) for body, _ in bodies)
+        ground.counters.add("placed_bytes", plain)
         if seal is not None:
-            ground.counters.add("sealed_bytes", sum(len(body) for body, _ in bodies))
+            ground.counters.add("sealed_bytes", plain)
         for number, (body, _, future) in enumerate(batch):
             placed = PlacedSlot(written, number, len(body))
             if future.done():
@@ -200,9 +202,8 @@ class Packer:
         add("packs")
         add("pack_slots", len(built.slots) // SLOT.size)
         add("pack_bytes", len(built.body))
-        if built.compressed_in:
-            add("compressed_in_bytes", built.compressed_in)
-            add("compressed_out_bytes", built.compressed_out)
+        for codec, size, stored in built.compressed:
+            self._ground.counters.compressed(codec, size, stored)
 
     def settle(self, pack: _WrittenPack) -> None:
         """All of the pack's placements have ended: bury what was abandoned, and tell the pool what became of it."""

@@ -29,8 +29,7 @@ class BuiltPack(NamedTuple):
 
     body: bytes
     slots: bytes
-    compressed_in: int
-    compressed_out: int
+    compressed: Sequence[tuple[Codec, int, int]] = ()  # of each slot that shrank: bytes before, and after
 
 
 def head_size(count: int) -> int:
@@ -42,23 +41,21 @@ def build(bodies: Sequence[tuple[bytes, Recipe]], pack: bytes = b"", key: DataKe
     ``key``, if there is one, as a slot of this pack."""
     offset = head_size(len(bodies))
     masks = [0] * len(bodies) if key is None else key.masks(0, len(bodies))
-    slots, stored = [], []
-    saved_in = saved_out = 0
+    slots, stored, compressed = [], [], []
     for number, (body, recipe) in enumerate(bodies):
         size, codec, kept = len(body), Codec.RAW, body
         if size >= COMPRESS_FROM and recipe.codec != Codec.RAW:
             packed = frames.compressor(recipe)(body)
             if len(packed) <= KEEP_RATIO * size:
                 kept, codec = packed, recipe.codec
-                saved_in += size
-                saved_out += len(packed)
+                compressed.append((codec, size, len(packed)))
         if key is not None:
             kept = key.seal(number, kept, _bound(pack, number, codec, size))
         slots.append(SLOT.pack(offset, len(kept), size, codec, xxh3_64_intdigest(body) ^ masks[number]))
         stored.append(kept)
         offset += len(kept)
     table = b"".join(slots)
-    return BuiltPack(_assemble(table, stored, CIPHER_NONE if key is None else key.cipher), table, saved_in, saved_out)
+    return BuiltPack(_assemble(table, stored, CIPHER_NONE if key is None else key.cipher), table, compressed)
 
 
 def _bound(pack: bytes, number: int, codec: int, plain: int) -> bytes:
@@ -89,7 +86,7 @@ def rebuild(body: memoryview, row: PackRow) -> BuiltPack:
         stored.append(piece)
         offset += slot.stored
     table = b"".join(slots)
-    return BuiltPack(_assemble(table, stored, cipher_of(row.seal)), table, 0, 0)
+    return BuiltPack(_assemble(table, stored, cipher_of(row.seal)), table)
 
 
 def _assemble(table: bytes, stored: Sequence[Buffer], cipher: int) -> bytes:

@@ -135,6 +135,7 @@ class PlacedChunk:
         self.operations = (Add(chunk_counter_key(chunk), 1),)
         ground.counters.add("dedup_hits")
         ground.counters.add("dedup_saved_bytes", self.entry.length)
+        ground.counters.add("placed_bytes", self.entry.length)
 
     def _miss(self, value: bytes | None, old: ChunkRow | None) -> None:
         chunk, stripe = self.entry.id, self._stripe
@@ -160,7 +161,7 @@ class PlacedChunk:
         )
         body = room if stored.body is None else stored.body
         stripe = await ground.pool.write(Owner.CHUNK, self.entry.id, body, stored.length, self.recipe.pool)
-        self._count(stored.length if stored.body is not None else 0)
+        self._count(stored.length, stored.body is not None)
         return stripe
 
     async def _write_sealed(self) -> Stripe:
@@ -177,18 +178,18 @@ class PlacedChunk:
             stripe = await ground.pool.write(Owner.CHUNK, chunk, body, stored, self.recipe.pool)
         finally:
             body.release()
-        self._count(stored if stored < table + length else 0)
+        self._count(stored, stored < table + length)
         ground.counters.add("sealed_bytes", length)
         return stripe
 
-    def _count(self, compressed: int) -> None:
-        """``compressed``: stored bytes of a chunk that shrank; 0 for one that did not."""
-        add = self._writer.ground.counters.add
-        add("chunks")
-        add("chunk_bytes", self.entry.length)
-        if compressed:
-            add("compressed_in_bytes", self.entry.length)
-            add("compressed_out_bytes", compressed)
+    def _count(self, stored: int, shrank: bool) -> None:
+        counters, length = self._writer.ground.counters, self.entry.length
+        counters.add("chunks")
+        counters.add("chunk_bytes", length)
+        counters.add("chunk_stored_bytes", stored)
+        counters.add("placed_bytes", length)
+        if shrank:
+            counters.compressed(self.recipe.codec, length, stored)
 
     def _end(self, how: str) -> None:
         if not self._ended:
