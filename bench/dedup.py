@@ -271,9 +271,8 @@ async def speed(arguments: argparse.Namespace) -> None:
     for name, body, ways in (("random", noise, cuts), ("text", words, codecs)):
         libraries(name, body)
         for disks, geometry in ((1, (1, 0)), (6, (4, 2))):
-            print(
-                f"\n{geometry[0]}+{geometry[1]}, {name}, PUT and GET in MB/s by {arguments.clients}, share of the first"
-            )
+            print(f"\n{geometry[0]}+{geometry[1]}, {name}, by {arguments.clients}")
+            print(f"{'':22}{'PUT MB/s':>9}{'share':>7}{'us CPU':>8}{'GET MB/s':>10}{'share':>7}{'us CPU':>8}")
             async with AsyncExitStack() as stack:
                 made = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.directory)))
                 store = await stack.enter_async_context(open_here([made / f"{n}" for n in range(disks)], ec=geometry))
