@@ -187,7 +187,14 @@ def test_bucket_storage_says_and_changes_how_a_bucket_keeps_what_comes(nowhere: 
     assert "cdc, chunks of 512.0 KiB on average" in shown
     body = os.urandom(300_000) + bytes(300_000)
     with ServerProcess(disks, "--workers", "1") as server:
-        wanted = {"name": "photos", "compression": "lz4", "level": 9, "cut": "cdc", "chunk_size": 512 << 10}
+        wanted = {
+            "name": "photos",
+            "compression": "lz4",
+            "level": 9,
+            "cut": "cdc",
+            "chunk_size": 512 << 10,
+            "encryption": None,
+        }
         assert json.loads(program.well("bucket", "storage", "s3://photos", "--json").out) == wanted
         server.client().put_object(Bucket="photos", Key="lz4", Body=body)
         told = json.loads(program.well("bucket", "storage", "photos", "--compression", "none", "--json").out)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ostraka.server.asking import ask
 from ostraka.testing.processes import ServerProcess
 
 KIB = 1 << 10
@@ -134,14 +135,17 @@ def digest_of(s3: Any, key: str) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def through(tmp_path: Path, seed: int, size: int, count: int) -> None:
+def through(tmp_path: Path, seed: int, size: int, count: int, cut: str = "fixed") -> None:
     from boto3.s3.transfer import TransferConfig
 
-    body = Body(size, seed)
+    body, disks = Body(size, seed), [tmp_path / f"disk{i}" for i in range(count)]
     expected = (size, body.sha256())
-    with ServerProcess([tmp_path / f"disk{i}" for i in range(count)], "--workers", "2") as server:
+    with ServerProcess(disks, "--workers", "2") as server:
         s3 = server.client(read_timeout=120)
         s3.create_bucket(Bucket=BUCKET)
+        told = ask(disks, "bucket-set-storage", {"name": BUCKET, "cut": cut}, lambda *_: None)
+        assert told is not None
+        assert told["cut"] == cut
         with Watch(server) as watch:
             put_raw(server, "raw", body)
             assert digest_of(s3, "raw") == expected
@@ -160,8 +164,9 @@ def test_half_a_gibibyte_goes_through_in_bounded_memory(tmp_path: Path, seed: in
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
+@pytest.mark.parametrize("cut", ["fixed", "cdc"])
 @pytest.mark.parametrize("count", [1, 6], ids=["1+0", "4+2"])
-def test_soak_five_gibibytes_go_through_in_bounded_memory(tmp_path: Path, seed: int, count: int) -> None:
+def test_soak_five_gibibytes_go_through_in_bounded_memory(tmp_path: Path, seed: int, count: int, cut: str) -> None:
     free = os.statvfs(tmp_path)
     assert free.f_bavail * free.f_frsize > 30 * GIB, "no room for this test"
-    through(tmp_path, seed, 5 * GIB, count)
+    through(tmp_path, seed, 5 * GIB, count, cut)

@@ -97,6 +97,7 @@ def storage(name: str, compression: str, cut: str, stores: tuple[str, ...], as_j
     average = " on average" if told["cut"] == "cdc" else ""
     click.echo(f"compression  {told['compression']}{level}")
     click.echo(f"cut          {told['cut']}, chunks of {human_size(told['chunk_size'])}{average}")
+    click.echo(f"encryption   {told['encryption'] or 'none'}")
 
 
 @bucket.command("rm")

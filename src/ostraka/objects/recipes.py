@@ -73,7 +73,13 @@ def described(storage: Storage) -> dict[str, Any]:
     """What is done with a body, defaults filled in."""
     recipe = recipe_of(storage)
     level = recipe.level if recipe.codec != Codec.RAW else None
-    return {"compression": storage.compression, "level": level, "cut": storage.cut, "chunk_size": recipe.cut.size}
+    return {
+        "compression": storage.compression,
+        "level": level,
+        "cut": storage.cut,
+        "chunk_size": recipe.cut.size,
+        "encryption": storage.encryption or None,
+    }
 
 
 def _split(word: str, what: str, such_as: str) -> tuple[str, str]:
