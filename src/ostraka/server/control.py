@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -162,4 +163,10 @@ def perform_here(
         async with open_here(directories, existing=True, masters=master_keys()) as store:
             return await OPERATIONS[command](store, progress, **arguments)
 
-    return asyncio.run(perform())
+    with contextlib.ExitStack() as stack:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a loop that is half made complains
+        try:
+            runner = stack.enter_context(asyncio.Runner())
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return runner.run(perform())
