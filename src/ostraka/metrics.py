@@ -80,6 +80,11 @@ class Board:
         offset = self._offsets[name, values] + at
         return sum(self._cells[row * self._columns + offset] for row in range(self._rows))
 
+    def count(self, name: str) -> int:
+        """How many observations a histogram without labels has; 0 if it was not declared."""
+        metric = self._by_name.get(name)
+        return 0 if metric is None else int(self.total(name, at=len(metric.buckets) + 2))
+
     def render(self) -> bytes:
         """All of it in Prometheus' text format; combinations that never counted are left out."""
         for refresh in self.before_render:

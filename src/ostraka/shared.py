@@ -75,6 +75,11 @@ class Pins:
         self._active[self._next] = sequence
         return self._next
 
+    @property
+    def entered(self) -> int:
+        """How many readers this process has had."""
+        return self._next
+
     def leave(self, token: int) -> None:
         """Done. Idempotent."""
         if self._active.pop(token, None) is None:

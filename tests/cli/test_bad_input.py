@@ -43,6 +43,11 @@ COMMANDS = [
     ["disk", "replace", "new"],
     ["disk", "forget", "1"],
     ["job", "ls"],
+    ["job", "show", "heal"],
+    ["job", "pause", "heal"],
+    ["job", "resume", "heal"],
+    ["job", "cancel", "scrub"],
+    ["job", "run", "compact"],
     ["fsck"],
 ]
 OVER_S3 = [

@@ -44,6 +44,11 @@ WORDS: dict[str, list[str]] = {
     "ostraka pool add": ["pool", "add", "warm", "file://{new}/", "--storage-class", "STANDARD_IA"],
     "ostraka pool rm": ["pool", "rm", "cold"],
     "ostraka job ls": ["job", "ls"],
+    "ostraka job show": ["job", "show", "collect"],
+    "ostraka job pause": ["job", "pause", "compact"],
+    "ostraka job resume": ["job", "resume", "collect"],
+    "ostraka job cancel": ["job", "cancel", "scrub"],
+    "ostraka job run": ["job", "run", "compact"],
     "ostraka fsck": ["fsck"],
     "ostraka doctor": ["doctor"],
 }

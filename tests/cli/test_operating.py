@@ -72,6 +72,30 @@ def test_status_says_how_the_store_is(nowhere: Program, disks: list[Path]) -> No
     one_line(of(nowhere, disks[:1])("status"), 1, "only 1 of 3 disks", "name the others")
 
 
+def test_jobs_are_held_back_let_go_on_and_done_now_whether_the_store_is_served_or_not(
+    nowhere: Program, disks: list[Path]
+) -> None:
+    program = of(nowhere, disks)
+    one_line(program("job", "pause"), 2, "--all")
+    one_line(program("job", "show", "scurb"), 3, "no job 'scurb'", "scrub")
+    rows = program.well("job", "pause", "collect", "scrub", "--json").rows
+    assert {row["name"]: row["status"] for row in rows} == {"collect": "paused", "scrub": "paused"}
+    with ServerProcess(disks, "--workers", "1"):
+        shown = json.loads(program.well("job", "show", "collect", "--json").out)
+        assert shown["status"] == "paused"
+        assert f"by {shown['paused_by']} since" in program.well("job", "show", "collect").out
+        one_line(program("job", "run", "collect"), 1, "is paused", "ostraka job resume collect")
+        broken = program("status")
+        assert broken.status == 1
+        assert "ostraka job resume scrub" in broken.out
+        assert {row["status"] for row in program.well("job", "resume", "--all", "--json").rows}.isdisjoint({"paused"})
+        assert program.well("job", "run", "collect", "--json").rows[-1]["outcome"] == "done"
+        assert "(dry run) delete" in program.well("job", "run", "collect", "--dry-run").out
+        one_line(program("job", "cancel", "compact"), 1, "ostraka job pause compact")
+    assert "done in" in program.well("job", "run", "compact").out
+    assert program.well("status").status == 0
+
+
 def test_a_disk_is_replaced_and_forgotten_whether_the_store_is_served_or_not(
     nowhere: Program, disks: list[Path]
 ) -> None:

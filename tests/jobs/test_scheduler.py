@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from store_rig import SMALL, Contents, directories, fsck, opened, segment_bytes
 
-from ostraka.jobs.ground import Budget, Progress
+from ostraka.jobs.ground import Budget, Job, Progress
 from ostraka.jobs.scheduler import Scheduler
 
 
@@ -97,7 +97,7 @@ async def test_the_log_of_the_state_is_checkpointed_when_it_has_grown(tmp_path: 
         assert store.state.meta().snapshot_commit > 0
 
 
-class Endless:
+class Endless(Job):
     """Always more to do; tells when it has begun, and fails if told to."""
 
     name = "endless"
@@ -123,7 +123,7 @@ async def test_a_job_that_never_ends_leaves_the_others_their_turn_and_can_be_pau
         await scheduler.start()
         await until(lambda: first.pieces >= 5)
         assert abs(first.pieces - second.pieces) <= 1
-        scheduler.pause()
+        await scheduler.pause(["endless"], "a tester")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -131,7 +131,7 @@ async def test_a_job_that_never_ends_leaves_the_others_their_turn_and_can_be_pau
         for _ in range(50):
             await asyncio.sleep(0)
         assert first.pieces + second.pieces <= pieces + 1
-        scheduler.resume()
+        await scheduler.resume(["endless"])
         await until(lambda: first.pieces + second.pieces >= pieces + 5)
         await scheduler.stop()
         await scheduler.stop()

@@ -197,6 +197,14 @@ def human_size(size: float) -> str:
     raise AssertionError
 
 
+def human_span(seconds: float) -> str:
+    """5400 as "1.5 h"."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
 def human_time(seconds: float) -> str:
     """A moment as this machine's clock on the wall had it."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

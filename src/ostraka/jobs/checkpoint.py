@@ -3,18 +3,20 @@
 import logging
 
 from ostraka.errors import Corrupt, Full, InUse, Unavailable
-from ostraka.jobs.ground import Budget, Ground, Progress, finish
+from ostraka.jobs.ground import Budget, Ground, Job, Progress, finish
 
 log = logging.getLogger("ostraka.jobs")
 
 _RETRY_SECONDS = 60.0
 
 
-class Checkpoint:
+class Checkpoint(Job):
     name = "checkpoint"
+    purpose = "puts a snapshot in the place of the state's log"
+    paused_means = "the state's log grows on every disk that carries it"
 
     def __init__(self, ground: Ground) -> None:
-        self._ground = ground
+        super().__init__(ground)
         self._done = 0
 
     async def run_once(self, budget: Budget) -> Progress:
@@ -33,4 +35,4 @@ class Checkpoint:
             log.warning("no checkpoint now: %s", error.message)
             return Progress(self._done, again_in=_RETRY_SECONDS, note=error.message)
         self._done += 1
-        return Progress(self._done)
+        return Progress(self._done, did=1, bytes=state.meta().snapshot_size)

@@ -5,34 +5,55 @@ is only the rhythm. What waits for its grace or for a reader is asked for again 
 empty there is nothing to ask for until something changes.
 """
 
+from typing import Any
+
+import msgspec
+
 from ostraka.chunks.rows import ZERO
 from ostraka.errors import OstrakaError
-from ostraka.jobs.ground import Budget, Ground, Progress
+from ostraka.jobs.foresight import foresee
+from ostraka.jobs.ground import Budget, Ground, Job, Progress, Tell, in_thread
 from ostraka.objects.rows import DEAD, REPLAY
 
 
-class Collect:
+class Collect(Job):
     name = "collect"
+    purpose = "frees what nothing refers to any more"
+    paused_means = "what is deleted or overwritten keeps its room"
 
     def __init__(self, ground: Ground) -> None:
-        self._ground = ground
+        super().__init__(ground)
         self._collector = ground.objects.collector(lambda incarnation: incarnation in ground.live_incarnations())
         self._done = 0
 
     async def run_once(self, budget: Budget) -> Progress:
-        limits = self._ground.limits
+        limits, before = self._ground.limits, self._done
         try:
             while budget.left:
                 settled = await self._collector.collect(limits.collect_batch_rows_max)
                 if not settled:
-                    return Progress(self._done, again_in=self._waiting())
+                    return Progress(self._done, again_in=self._waiting(), did=self._done - before)
                 budget.rows -= settled
                 self._done += settled
         except OstrakaError as error:
             if not error.retry:
                 raise
-            return Progress(self._done, again_in=limits.collect_grace_seconds, note=error.message)
-        return Progress(self._done, more=True)
+            again_in = limits.collect_grace_seconds
+            return Progress(self._done, again_in=again_in, note=error.message, did=self._done - before)
+        return Progress(self._done, more=True, did=self._done - before)
+
+    async def preview(self, tell: Tell) -> dict[str, Any]:
+        found = await in_thread(foresee, self._ground.state, self._ground.limits.compact_live_ratio)
+        return {"would": found.lines(), "freed_bytes": found.freed, **msgspec.to_builtins(found)}
+
+    def details(self) -> dict[str, Any]:
+        limits = self._ground.limits
+        return {
+            **super().details(),
+            "batch_rows": limits.collect_batch_rows_max,
+            "grace_seconds": limits.collect_grace_seconds,
+            "incarnations_alive": len(self._ground.live_incarnations()),
+        }
 
     def _waiting(self) -> float | None:
         """When to look again although nothing changed."""

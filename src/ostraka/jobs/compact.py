@@ -16,8 +16,11 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from ostraka.errors import Corrupt, Full, OstrakaError
-from ostraka.jobs.ground import Budget, Ground, Progress, in_thread
+from ostraka.jobs.damage import DamageJournal
+from ostraka.jobs.ground import Budget, Ground, Job, Progress, in_thread
 from ostraka.jobs.liveness import closed, liveness, undecided
 from ostraka.nodes import recovery
 from ostraka.nodes.local import LocalDisk
@@ -54,18 +57,26 @@ class _Judged(NamedTuple):
     overhead: int  # of its header and footer
 
 
-class Compact:
+class Compact(Job):
     name = "compact"
+    purpose = "rewrites segments that are mostly dead"
+    paused_means = "what is dead keeps its room on the disks"
 
-    def __init__(self, ground: Ground, on_damage: OnDamage) -> None:
-        self._ground = ground
-        self._on_damage = on_damage
+    def __init__(self, ground: Ground, on_damage: OnDamage | None = None) -> None:
+        super().__init__(ground)
+        self._on_damage = on_damage or DamageJournal(ground.state).owner
         self._reconciled: dict[int, dict[SegmentId, _Judged]] = {}
         self._not_before: dict[SegmentId, float] = {}  # segments that could not be rewritten, until when
         self.bytes_freed = 0
         self.segments_done = 0
 
     async def run_once(self, budget: Budget) -> Progress:
+        segments, freed = self.segments_done, self.bytes_freed
+        progress = await self._step(budget)
+        did = self.segments_done - segments
+        return msgspec.structs.replace(progress, did=did, bytes=self.bytes_freed - freed)
+
+    async def _step(self, budget: Budget) -> Progress:
         while budget.left:
             try:
                 found = await self._candidates(budget)

@@ -8,10 +8,11 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 
+from ostraka.errors import Refused
 from ostraka.host import Clock, Host
 from ostraka.limits import Limits
 from ostraka.nodes.local import LocalDisk
@@ -21,6 +22,7 @@ from ostraka.pools.pool import ErasurePool
 from ostraka.pools.routing import Pools
 from ostraka.shared import InFlight
 from ostraka.state.embedded import EmbeddedState
+from ostraka.state.types import State
 
 T = TypeVar("T")
 
@@ -74,6 +76,10 @@ class Ground(Protocol):
         """Whether the index of the state is on that disk, as long as the store is open."""
         ...
 
+    def requests(self) -> int:
+        """A number that moves when clients ask something of the store, to read or to write."""
+        ...
+
     def live_incarnations(self) -> set[bytes]:
         """Of all processes of this store that have not certainly ended; read before what they wrote is judged."""
         ...
@@ -98,7 +104,9 @@ class Progress(msgspec.Struct, frozen=True):
     """What a piece of work came to.
 
     ``more``: there is work that can be done at once. ``again_in``: seconds after which there may be, though nothing
-    changed meanwhile; None: only a change brings new work. ``done`` of ``total`` units (None: unknown) in this pass.
+    changed meanwhile; None: only a change brings new work. ``under_way``: a pass is begun and not at its end, though
+    its budget has it wait. ``done`` of ``total`` units (None: unknown) in this pass; ``did`` and ``bytes`` of them in
+    this piece, for the record of what was done.
     """
 
     done: int = 0
@@ -106,17 +114,61 @@ class Progress(msgspec.Struct, frozen=True):
     more: bool = False
     again_in: float | None = None
     note: str = ""
+    under_way: bool = False
+    did: int = 0
+    bytes: int = 0
+
+    @property
+    def working(self) -> bool:
+        return self.more or self.under_way
 
 
-class Job(Protocol):
-    """One kind of background work."""
+Tell = Callable[[str, int, int | None], None]  # (step, done, total), for whoever asked
 
-    name: str
+
+class Job:
+    """One kind of background work. A new one is a class like this, and its line in catalogue.py.
+
+    ``purpose``: what it does, in a few words. ``paused_means``: what comes of it that it is paused, and what somebody
+    should know; "": nothing worth a warning.
+    """
+
+    name: ClassVar[str]
+    purpose: ClassVar[str] = ""
+    paused_means: ClassVar[str] = ""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
 
     async def run_once(self, budget: Budget) -> Progress:
         """Do a bounded piece. Errors that time may mend are the job's own to handle; what it raises is logged, and
         the job is tried again later."""
-        ...
+        raise NotImplementedError
+
+    async def begin(self) -> None:
+        """An operator wants all of it done now: whatever is not due yet is from here on."""
+
+    async def cancel(self) -> str:
+        """End what an operator began, for good; what was ended, in words. Refused where nothing was: the job's own
+        rhythm can only be paused."""
+        raise Refused(
+            f"{self.name} was not begun by anybody, it is always there: `ostraka job pause {self.name}` holds it",
+            reason="always",
+        )
+
+    async def preview(self, tell: Tell) -> dict[str, Any]:
+        """What it would do now, without doing any of it."""
+        raise Refused(f"{self.name} cannot tell what it would do: --dry-run is for collect", reason="preview")
+
+    def details(self) -> dict[str, Any]:
+        """What is to be known of it beside its progress: its budget, and what only this job has."""
+        limits = self._ground.limits
+        return {"busy_share": limits.jobs_busy_share, "piece_seconds": limits.jobs_piece_seconds}
+
+    @classmethod
+    def recorded(cls, state: State) -> tuple[int, str]:
+        """(units done, a note) as the job left them on record."""
+        return 0, ""
 
 
 async def finish(work: Awaitable[T]) -> T:

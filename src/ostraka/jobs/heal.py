@@ -22,12 +22,12 @@ import msgspec
 from ostraka.errors import Corrupt
 from ostraka.jobs import state_copies
 from ostraka.jobs.damage import owner_on
-from ostraka.jobs.ground import Budget, Ground, Progress, in_thread, together
+from ostraka.jobs.ground import Budget, Ground, Job, Progress, in_thread, together
 from ostraka.jobs.records import BY_WRITE_ID, HEAL_KEY, HURT, HealRecord, HurtRow, decode, encode
 from ostraka.jobs.stripes import Mended, Named, key_of, mend, pages, read_named
 from ostraka.nodes.superblock import Epoch
 from ostraka.pools.types import Owner
-from ostraka.state.types import Delete, Equals, Mutation, Put, Rejected, prefix_end
+from ostraka.state.types import Delete, Equals, Mutation, Put, Rejected, State, prefix_end
 
 log = logging.getLogger("ostraka.jobs")
 
@@ -46,19 +46,39 @@ def turn(ground: Ground) -> asyncio.Lock:
 OnMended = Callable[[Named, Mended], None]
 
 
-class Heal:
+class Heal(Job):
     name = "heal"
+    purpose = "makes stripes whole that lost a shard"
+    paused_means = "what is lost or damaged is not made whole, so that fewer disks may be lost than should be"
 
     def __init__(self, ground: Ground, on_mended: OnMended | None = None) -> None:
-        self._ground = ground
-        self._on_mended = on_mended or _tell
+        super().__init__(ground)
+        self._tell_mended = on_mended or _tell
+        self._did = self._bytes = 0  # of this piece
         self._hurt_cursor = HURT
         self._late: dict[int, float | None] = {}  # gone disks to be walked for once more, and when; None: was done
         self.record = HealRecord()
 
     async def run_once(self, budget: Budget) -> Progress:
         async with turn(self._ground):
-            return await self.step(budget)
+            self._did = self._bytes = 0
+            progress = await self.step(budget)
+            return msgspec.structs.replace(progress, did=self._did, bytes=self._bytes)
+
+    @classmethod
+    def recorded(cls, state: State) -> tuple[int, str]:
+        value = state.get(HEAL_KEY)
+        if value is None:
+            return 0, ""
+        record = decode(HEAL_KEY, value)
+        assert isinstance(record, HealRecord)
+        return record.examined, "a pass was begun" if record.healing or record.gone else ""
+
+    def _on_mended(self, named: Named, result: Mended) -> None:
+        if result.rebuilt:
+            self._did += 1
+            self._bytes += named.stripe.length
+        self._tell_mended(named, result)
 
     async def step(self, budget: Budget) -> Progress:
         """As `run_once`, by a caller that has the `turn`."""

@@ -15,14 +15,14 @@ Then no row names a drained disk, and none ever will: an epoch takes it out, and
 
 import logging
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from ostraka.chunks.rows import CHUNK_TOTAL, PACK_TOTAL
-from ostraka.errors import Corrupt, Full, OstrakaError, Unavailable
+from ostraka.errors import Corrupt, Full, OstrakaError, Refused, Unavailable
 from ostraka.jobs import heal
-from ostraka.jobs.ground import Budget, Ground, Progress, in_thread, together
+from ostraka.jobs.ground import Budget, Ground, Job, Progress, in_thread, together
 from ostraka.jobs.records import REBALANCE_KEY, Layout, RebalanceRecord, decode, encode
 from ostraka.jobs.stripes import MOVES_MAX, Named, pages, read_named, relocate, rewrite
 from ostraka.nodes import ring
@@ -30,7 +30,7 @@ from ostraka.nodes.superblock import Epoch
 from ostraka.objects.rows import INCARNATION
 from ostraka.state import totals
 from ostraka.state.tables import rows_under
-from ostraka.state.types import Mutation, Put
+from ostraka.state.types import Mutation, Put, State
 
 log = logging.getLogger("ostraka.jobs")
 
@@ -99,18 +99,51 @@ def pending(ground: Ground) -> bool:
     return record.layout != layout or not record.ended or bool(layout.leaving)
 
 
-class Rebalance:
+class Rebalance(Job):
     name = "rebalance"
+    purpose = "moves shards to where they belong as disks come and go"
+    paused_means = "drained disks are not emptied, and added ones take no old data"
 
     def __init__(self, ground: Ground) -> None:
-        self._ground = ground
+        super().__init__(ground)
         self._not_before = 0.0
         self._asked_to_reopen = False
+        self._did = self._bytes = 0  # of this piece
         self.record = RebalanceRecord()
 
     async def run_once(self, budget: Budget) -> Progress:
         async with heal.turn(self._ground):  # only one of us changes stripes
-            return await self.step(budget)
+            progress = await self.step(budget)
+            did, self._did = self._did, 0
+            size, self._bytes = self._bytes, 0
+            return msgspec.structs.replace(progress, did=did, bytes=size)
+
+    async def cancel(self) -> str:
+        """A conversion is an operator's; that shards lie where the ring wants them is not."""
+        async with heal.turn(self._ground):
+            record = load(self._ground)
+            if not record.convert or record.ended:
+                raise Refused(
+                    "no conversion is under way: a drain ends by `ostraka disk drain --cancel DISK`, and "
+                    "`ostraka job pause rebalance` holds all of it",
+                    reason="always",
+                )
+            await self._save(msgspec.structs.replace(record, convert=False))
+        return "the conversion is ended: what was not rewritten yet keeps its geometry"
+
+    @classmethod
+    def recorded(cls, state: State) -> tuple[int, str]:
+        value = state.get(REBALANCE_KEY)
+        if value is None:
+            return 0, ""
+        record = decode(REBALANCE_KEY, value)
+        assert isinstance(record, RebalanceRecord)
+        return record.examined, "" if record.ended or record.layout is None else "a pass was begun"
+
+    def details(self) -> dict[str, Any]:
+        record = load(self._ground)
+        found = {"moved": record.moved, "moved_bytes": record.moved_bytes, "left": record.left, "held": record.held}
+        return {**super().details(), **found, "converting": record.convert and not record.ended}
 
     async def step(self, budget: Budget) -> Progress:
         """As `run_once`, by a caller that has the turn."""
@@ -202,6 +235,8 @@ class Rebalance:
 
     def _note(self, key: bytes, examined: int, outcomes: Sequence[_Outcome]) -> None:
         record = self.record
+        self._did += sum(o.how == "moved" for o in outcomes)
+        self._bytes += sum(o.size for o in outcomes)
         self.record = msgspec.structs.replace(
             record,
             cursor=key + b"\0",

@@ -1,7 +1,8 @@
 """Rows that jobs keep in the state: what they must not forget over a restart (docs/format/job-rows.md).
 
 j  name                 a job's own record, msgpack, its version first
-h  write id (16)        a stripe with a shard that was found damaged or missing: HurtRow
+k  name                 what stands of a job beside that: by whom it is paused, its last runs: JobRow
+h  kind(1) id           something with a shard that was found damaged or missing: HurtRow
 """
 
 import msgspec
@@ -10,8 +11,9 @@ from ostraka.errors import Corrupt, Refused
 from ostraka.pools.types import Owner, Stripe
 
 JOB = b"j"
+STANDING = b"k"
 HURT = b"h"
-TABLES = (JOB, HURT)
+TABLES = (JOB, STANDING, HURT)
 VERSION = 1
 BY_WRITE_ID = 0
 ID_SIZES = {BY_WRITE_ID: 16, int(Owner.CHUNK): 32, int(Owner.PACK): 16}
@@ -84,10 +86,33 @@ class HurtRow(msgspec.Struct, frozen=True, array_like=True):
     stripe: Stripe | None = None
 
 
+class Run(msgspec.Struct, frozen=True, array_like=True):
+    """What a job did between two rests. ``began``, ``ended``: by the wall clock. ``outcome``: done, failed (its last
+    piece), cancelled or stopped (with the process). ``done``: units; ``errors``: pieces that failed."""
+
+    began: float
+    ended: float
+    outcome: str
+    done: int = 0
+    bytes: int = 0
+    errors: int = 0
+    note: str = ""
+
+
+class JobRow(msgspec.Struct, frozen=True, array_like=True):
+    """What stands of one job. ``paused_since``: POSIX seconds, 0.0: it is not. ``runs``: the newest last."""
+
+    version: int = VERSION
+    paused_since: float = 0.0
+    paused_by: str = ""
+    runs: tuple[Run, ...] = ()
+
+
 _heal = msgspec.msgpack.Decoder(HealRecord).decode
 _rebalance = msgspec.msgpack.Decoder(RebalanceRecord).decode
 _scrub = msgspec.msgpack.Decoder(ScrubRecord).decode
 _hurt = msgspec.msgpack.Decoder(HurtRow).decode
+_job = msgspec.msgpack.Decoder(JobRow).decode
 encode = msgspec.msgpack.Encoder().encode
 
 
@@ -95,14 +120,21 @@ def hurt_key(kind: int, name: bytes) -> bytes:
     return HURT + bytes((kind,)) + name
 
 
+def standing_key(name: str) -> bytes:
+    return STANDING + name.encode()
+
+
 HEAL_KEY = JOB + b"heal"
 SCRUB_KEY = JOB + b"scrub"
 REBALANCE_KEY = JOB + b"rebalance"
 
 
-def decode(key: bytes, value: bytes) -> HealRecord | RebalanceRecord | ScrubRecord | HurtRow:
+Row = HealRecord | RebalanceRecord | ScrubRecord | JobRow | HurtRow
+
+
+def decode(key: bytes, value: bytes) -> Row:
     """A row of these tables. Raises Corrupt for what cannot be one, Refused for a newer version's."""
-    row: HealRecord | RebalanceRecord | ScrubRecord | HurtRow
+    row: Row
     try:
         if key == HEAL_KEY:
             row = _heal(value)
@@ -110,6 +142,8 @@ def decode(key: bytes, value: bytes) -> HealRecord | RebalanceRecord | ScrubReco
             row = _rebalance(value)
         elif key == SCRUB_KEY:
             row = _scrub(value)
+        elif key[:1] == STANDING and len(key) > 1:
+            row = _job(value)
         elif key[:1] == HURT and len(key) > 2 and len(key) == 2 + ID_SIZES.get(key[1], -1):
             row = _hurt(value)
         else:

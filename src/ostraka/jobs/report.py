@@ -5,36 +5,19 @@ from typing import Any
 import msgspec
 
 from ostraka.errors import OstrakaError
-from ostraka.jobs.ground import Progress
-from ostraka.jobs.records import (
-    HEAL_KEY,
-    HURT,
-    REBALANCE_KEY,
-    SCRUB_KEY,
-    HealRecord,
-    RebalanceRecord,
-    ScrubRecord,
-    decode,
-)
+from ostraka.jobs import standing
+from ostraka.jobs.catalogue import JOBS
+from ostraka.jobs.ground import Job, Progress
+from ostraka.jobs.records import HURT, JobRow, Run
 from ostraka.state.types import State, prefix_end
 
 HURT_COUNTED_MAX = 10_000
 
-PURPOSES = {
-    "collect": "frees what nothing refers to any more",
-    "checkpoint": "puts a snapshot in the place of the state's log",
-    "heal": "makes stripes whole that lost a shard",
-    "rebalance": "moves shards to where they belong as disks come and go",
-    "compact": "rewrites segments that are mostly dead",
-    "scrub": "verifies every byte of the state",
-    "tier": "moves what belongs in another pool",
-}
-RECORDS = {"heal": HEAL_KEY, "rebalance": REBALANCE_KEY, "scrub": SCRUB_KEY}
-
 
 class JobReport(msgspec.Struct, frozen=True):
     """One job. ``status``: working, waiting (for ``again_in`` seconds at most), idle (until something changes), failed,
-    or not running. ``done`` of ``total`` (None: unknown) units in this pass."""
+    paused, or not running. ``done`` of ``total`` (None: unknown) units in this pass, which will take ``left`` seconds
+    more (None: unknown). ``runs``: the last ones, the newest last."""
 
     name: str
     status: str
@@ -42,43 +25,66 @@ class JobReport(msgspec.Struct, frozen=True):
     done: int = 0
     total: int | None = None
     again_in: float | None = None
+    left: float | None = None
     note: str = ""
+    paused_since: float = 0.0
+    paused_by: str = ""
+    paused_means: str = ""
+    runs: tuple[Run, ...] = ()
 
 
-def running(name: str, progress: Progress, *, failed: bool, due_in: float | None) -> JobReport:
-    """A job of this process."""
-    status = "failed" if failed else "working" if progress.more else "idle" if due_in is None else "waiting"
-    again_in = None if due_in is None else max(0.0, round(due_in, 1))
-    purpose = PURPOSES.get(name, "")
-    return JobReport(name, status, purpose, progress.done, progress.total, again_in, progress.note)
+def running(
+    job: Job,
+    row: JobRow,
+    progress: Progress,
+    *,
+    failed: bool,
+    due_in: float | None,
+    left: float | None = None,
+    last: Run | None = None,
+) -> JobReport:
+    """A job of this process. ``last``: a run that is not on record yet."""
+    status = "failed" if failed else "working" if progress.working else "idle" if due_in is None else "waiting"
+    return JobReport(
+        job.name,
+        "paused" if row.paused_since else status,
+        job.purpose,
+        progress.done,
+        progress.total,
+        None if due_in is None or row.paused_since else max(0.0, round(due_in, 1)),
+        None if left is None or row.paused_since else round(left, 1),
+        progress.note,
+        row.paused_since,
+        row.paused_by,
+        job.paused_means if row.paused_since else "",
+        row.runs if last is None else (*row.runs, last)[-standing.RUNS_KEPT :],
+    )
 
 
 def recorded(state: State) -> list[JobReport]:
-    """Jobs that nobody runs now, with what they left on record."""
+    """Jobs that nobody runs now, with what they left on record. A record that cannot be read is told as that: it is
+    not the same as none."""
     reports = []
-    for name, purpose in PURPOSES.items():
-        done, note = _on_record(state, RECORDS[name]) if name in RECORDS else (0, "")
-        reports.append(JobReport(name, "not running", purpose, done, note=note))
+    for job in JOBS:
+        row = standing.standing(state, job.name)
+        try:
+            done, note = job.recorded(state)
+        except OstrakaError as e:
+            done, note = 0, f"{e.message}: see `ostraka fsck`"
+        reports.append(
+            JobReport(
+                job.name,
+                "paused" if row.paused_since else "not running",
+                job.purpose,
+                done,
+                note=note,
+                paused_since=row.paused_since,
+                paused_by=row.paused_by,
+                paused_means=job.paused_means if row.paused_since else "",
+                runs=row.runs,
+            )
+        )
     return reports
-
-
-def _on_record(state: State, key: bytes) -> tuple[int, str]:
-    """Units done, and a note. A record that cannot be read is told as that: it is not the same as none."""
-    value = state.get(key)
-    if value is None:
-        return 0, ""
-    try:
-        record = decode(key, value)
-    except OstrakaError as e:
-        return 0, f"{e.message}: see `ostraka fsck`"
-    match record:
-        case HealRecord(healing=healing, gone=gone, examined=examined):
-            return examined, "a pass was begun" if healing or gone else ""
-        case RebalanceRecord(layout=layout, ended=ended, examined=examined) if layout is not None:
-            return examined, "" if ended else "a pass was begun"
-        case ScrubRecord(finished=finished) if finished:
-            return 0, "finished before"
-    return 0, ""
 
 
 def hurt(state: State) -> int:
@@ -87,4 +93,12 @@ def hurt(state: State) -> int:
 
 
 def rows(reports: list[JobReport]) -> list[dict[str, Any]]:
-    return [msgspec.to_builtins(report) for report in reports]
+    """As JSON has them: a line each, without what only `job show` tells."""
+    return [{**shown(report), "runs": len(report.runs)} for report in reports]
+
+
+def shown(report: JobReport) -> dict[str, Any]:
+    """All of one."""
+    told: dict[str, Any] = msgspec.to_builtins(report)
+    told["runs"] = [dict(zip(Run.__struct_fields__, run, strict=True)) for run in told["runs"]]
+    return told

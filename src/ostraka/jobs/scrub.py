@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ostraka.errors import Corrupt, OstrakaError
-from ostraka.jobs.ground import Budget, Ground, Progress, finish, in_thread
+from ostraka.jobs.ground import Budget, Ground, Job, Progress, finish, in_thread
 from ostraka.jobs.records import SCRUB_KEY, ScrubRecord, decode, encode
 from ostraka.state.meta import Meta
 from ostraka.state.truth import Copy
-from ostraka.state.types import Mutation, Put
+from ostraka.state.types import Mutation, Put, State
 from ostraka.state.verify import verify_copies
 
 log = logging.getLogger("ostraka.jobs")
@@ -84,11 +84,13 @@ def _number(ground: Ground, disk: bytes) -> int | str:
     return disk.hex() if found is None else found
 
 
-class Scrub:
+class Scrub(Job):
     name = "scrub"
+    purpose = "verifies every byte of the state"
+    paused_means = "damage at rest is not looked for"
 
     def __init__(self, ground: Ground) -> None:
-        self._ground = ground
+        super().__init__(ground)
         self._finished = self._load()
         self._started = ground.host.clock.time()  # recovery has looked at all of it
         self._done = 0
@@ -106,7 +108,16 @@ class Scrub:
         self._done += 1
         self._finished = ground.host.clock.time()
         await ground.state.commit(Mutation((), [Put(SCRUB_KEY, encode(ScrubRecord(finished=self._finished)))]))
-        return Progress(self._done, again_in=self._due())
+        return Progress(self._done, again_in=self._due(), did=1, bytes=self._ground.state.meta().log_bytes)
+
+    @classmethod
+    def recorded(cls, state: State) -> tuple[int, str]:
+        value = state.get(SCRUB_KEY)
+        if value is None:
+            return 0, ""
+        record = decode(SCRUB_KEY, value)
+        assert isinstance(record, ScrubRecord)
+        return 0, "finished before" if record.finished else ""
 
     def _due(self) -> float:
         """Seconds until the next; a wall clock that went back does not put it off by more than a period."""

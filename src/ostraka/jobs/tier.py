@@ -22,7 +22,7 @@ import msgspec
 from ostraka.chunks.rows import CHUNKS, PACKS, ZERO, chunk_key, decode, pack_key
 from ostraka.chunks.types import Entry, Kind
 from ostraka.errors import Absent, Corrupt, Full, OstrakaError, Unavailable
-from ostraka.jobs.ground import Budget, Ground, Progress, in_thread
+from ostraka.jobs.ground import Budget, Ground, Job, Progress, in_thread
 from ostraka.jobs.stripes import MOVES_MAX, Named, adopt, pages, read_named
 from ostraka.objects import rows
 from ostraka.objects.manifest import leaves
@@ -39,11 +39,13 @@ _RETRY_SECONDS = 300.0
 _BATCH = 2000
 
 
-class Tier:
+class Tier(Job):
     name = "tier"
+    purpose = "moves what belongs in another pool"
+    paused_means = "what belongs in another pool stays where it is"
 
     def __init__(self, ground: Ground) -> None:
-        self._ground = ground
+        super().__init__(ground)
         self._wanted: _Wanted | None = None  # of the pass under way
         self._cursor = b""
         self._finished_at = ground.host.clock.monotonic()
@@ -58,7 +60,21 @@ class Tier:
         """Begin a pass with the next piece."""
         self._asked = True
 
+    async def begin(self) -> None:
+        self.ask()
+
+    def close(self) -> None:
+        if self._wanted is not None:
+            self._wanted.close()
+            self._wanted = None
+
     async def run_once(self, budget: Budget) -> Progress:
+        moved, size = self._moved, self.moved_bytes
+        progress = await self._step(budget)
+        did = self._moved - moved if self._moved >= moved else self._moved  # a new pass counts anew
+        return msgspec.structs.replace(progress, did=did, bytes=self.moved_bytes - size)
+
+    async def _step(self, budget: Budget) -> Progress:
         known = pools(self._ground.state)
         if not known:
             return Progress(0)

@@ -2,17 +2,16 @@
 
 An operation is ``async (store, progress, **arguments) -> dict``; `server/control.py` calls it, in the process that owns
 the store or in one of its own when nobody serves it. Each can be given again after it was cut short. Those of `AT_ONCE`
-only look, and are answered while another is under way.
+only look, or speak to jobs, which have turns of their own: they are answered while another is under way.
 """
 
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from ostraka.jobs import report
 from ostraka.objects import recipes
 from ostraka.objects.types import Bucket
-from ostraka.store import credentials, disks, fsck, layout, pools, status
+from ostraka.store import credentials, disks, fsck, jobs, layout, pools, status
 from ostraka.store.accounts import ROOT_NAME
 from ostraka.store.disks import Progress
 from ostraka.store.store import Store
@@ -22,10 +21,6 @@ __all__ = ["AT_ONCE", "OPERATIONS", "Progress"]
 
 async def _status(store: Store, progress: Progress) -> dict[str, Any]:
     return await status.status(store)
-
-
-async def _job_ls(store: Store, progress: Progress) -> dict[str, Any]:
-    return {"jobs": report.rows(status.jobs_of(store))}
 
 
 async def _bucket_storage(store: Store, progress: Progress, *, name: str) -> dict[str, Any]:
@@ -138,7 +133,12 @@ OPERATIONS: dict[str, Operation] = {
     "disk-wait": _disk_wait,
     "endpoint": _endpoint,
     "fsck": _fsck,
-    "job-ls": _job_ls,
+    "job-cancel": jobs.cancel,
+    "job-ls": jobs.ls,
+    "job-pause": jobs.pause,
+    "job-resume": jobs.resume,
+    "job-run": jobs.run,
+    "job-show": jobs.show,
     "pool-add": _pool_add,
     "pool-ls": _pool_ls,
     "pool-rm": _pool_rm,
@@ -152,7 +152,12 @@ AT_ONCE = frozenset(
         "disk-ls",
         "disk-wait",
         "endpoint",
+        "job-cancel",
         "job-ls",
+        "job-pause",
+        "job-resume",
+        "job-run",
+        "job-show",
         "pool-ls",
         "status",
     }

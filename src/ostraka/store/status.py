@@ -14,6 +14,7 @@ from ostraka.objects.rows import BUCKET
 from ostraka.state import rows_under
 from ostraka.store import disks
 from ostraka.store.holdings import holdings
+from ostraka.store.jobs import jobs_of
 from ostraka.store.store import Store
 
 
@@ -53,11 +54,6 @@ async def status(store: Store) -> dict[str, Any]:
         "problems": _problems(store, listed["disks"], jobs, hurt, meta.stopped),
         "warnings": list(store.recovered.warnings),
     }
-
-
-def jobs_of(store: Store) -> list[report.JobReport]:
-    """What the jobs do, where this process runs them; else what they left on record."""
-    return store.jobs.report() if store.jobs is not None else report.recorded(store.state)
 
 
 async def _room(store: Store, listed: list[dict[str, Any]]) -> dict[str, int]:
@@ -147,4 +143,8 @@ def _problems(
     for job in jobs:
         if job.status == "failed":
             tell(f"job {job.name} fails: {job.note}", "it is tried again every minute; the log says more")
+        elif job.paused_means:
+            tell(
+                f"job {job.name} is paused, by {job.paused_by}: {job.paused_means}", f"`ostraka job resume {job.name}`"
+            )
     return found

@@ -185,6 +185,10 @@ class Store:
         path = self.membership.paths.get(number)
         return path is not None and Path(self.recovered.index).parent == path
 
+    def requests(self) -> int:
+        """Grows while clients are answered: those of a server by any of its processes, those of a program by this."""
+        return self.shared.board.count("ostraka_request_seconds") + self.pins.entered
+
     def live_incarnations(self) -> set[bytes]:
         """Of all processes of this store that have not certainly ended."""
         return self.shared.incarnations.alive()
