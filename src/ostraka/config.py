@@ -65,6 +65,8 @@ class ServeConfig:
     root_secret_key: str = ""
     master_key: tuple[bytes, ...] = field(default=(), repr=False)  # the first wraps, the others only open
     sse_c_over_http: bool = False
+    scrub_days: float = 30.0  # 0: only when told to
+    scrub_rate: int = 0  # bytes a second of each disk; 0: what keeps the period
     accounts: tuple[AccountSetting, ...] = ()
     buckets: tuple[BucketSetting, ...] = ()
     warnings: tuple[str, ...] = field(default=())
@@ -112,6 +114,29 @@ def _number(value: object) -> int:
     if not 0 <= number <= 256:
         raise Invalid(f"{number} is not between 0 and 256")
     return number
+
+
+def _days(value: object) -> float:
+    try:
+        days = float(str(value))
+    except ValueError:
+        raise Invalid(f"{value!r} is no number of days") from None
+    if not 0 <= days <= 3650:
+        raise Invalid(f"{value} is not between 0 and 3650 days")
+    return days
+
+
+def _rate(value: object) -> int:
+    text = str(value).strip()
+    if text.lower() == "auto":
+        return 0
+    match = re.fullmatch(r"(?i)(\d{1,12})\s*([KMG]iB)?(?:/s)?", text)
+    if not match:
+        raise Invalid(f"{value!r} is no rate: give bytes a second, such as 20MiB, or auto")
+    rate = int(match[1]) << {"": 0, "kib": 10, "mib": 20, "gib": 30}[(match[2] or "").lower()]
+    if rate < 1 << 16:
+        raise Invalid(f"{value} is too slow to come to an end: 64KiB at least, or auto")
+    return rate
 
 
 def _words(value: object) -> tuple[str, ...]:
@@ -227,6 +252,8 @@ SERVE: tuple[Setting, ...] = (
     Setting("json", _boolean, "print one JSON object with the bound URL as the first line, and logs as JSON"),
     Setting("log-level", _level, "debug, info, warning or error"),
     Setting("access-log", str, "FILE for one JSON line a request; - is standard error"),
+    Setting("scrub-days", _days, "days within which every stored byte is read and verified; 0: only when told to"),
+    Setting("scrub-rate", _rate, "bytes a second that a scrub reads of each disk, such as 20MiB; auto keeps the days"),
     Setting("root-access-key", str, "access key of the root account", secret=True),
     Setting("root-secret-key", str, "secret key of the root account", secret=True),
     Setting(

@@ -88,6 +88,11 @@ class Limits:
     jobs_idle_seconds_max: float = 30.0  # an idle store is looked at this seldom
     state_scrub_seconds: float = 24 * 3600.0  # every byte of the state's copies and index is verified this often
     tier_seconds: float = 24 * 3600.0  # what lies in another pool than its classes ask for is looked for this often
+    scrub_seconds: float = 30 * 24 * 3600.0  # every shard is read and verified this often; 0: only when told to
+    scrub_bytes_per_second: int = 0  # of each disk; 0: what keeps the period, and never less than the next
+    scrub_bytes_per_second_min: int = 8 * MIB
+    scrub_bytes_per_second_max: int = 256 * MIB  # also when an operator wants it now
+    scrub_first_seconds: float = 3600.0  # after which a disk that was never verified is
     fsck_findings_max: int = 10_000  # told one by one; the rest are counted
 
     # -- HTTP (http/)

@@ -48,6 +48,7 @@ COMMANDS = [
     ["job", "resume", "heal"],
     ["job", "cancel", "scrub"],
     ["job", "run", "compact"],
+    ["scrub"],
     ["fsck"],
 ]
 OVER_S3 = [

@@ -49,6 +49,7 @@ WORDS: dict[str, list[str]] = {
     "ostraka job resume": ["job", "resume", "collect"],
     "ostraka job cancel": ["job", "cancel", "scrub"],
     "ostraka job run": ["job", "run", "compact"],
+    "ostraka scrub": ["scrub"],
     "ostraka fsck": ["fsck"],
     "ostraka doctor": ["doctor"],
 }

@@ -143,7 +143,7 @@ async def test_the_scrub_finds_damage_of_the_state_within_its_period(tmp_path: P
     contents = Contents(seed)
     paths = directories(tmp_path, disks)
     turned = Turned()
-    limits = replace(SMALL, state_scrub_seconds=3600.0)
+    limits = replace(SMALL, state_scrub_seconds=3600.0, scrub_seconds=0)
     async with opened(paths, limits, host=Host(clock=turned)) as store:
         await contents.fill(store, 1)
         await store.state.checkpoint()

@@ -144,7 +144,7 @@ async def test_room_of_what_a_late_reader_brought_back_into_the_index_comes_back
         await contents.check(store)
 
 
-class Mistaken:
+class Mistaken(Job):
     """A job with a mistake of ours in it."""
 
     name = "mistaken"
@@ -153,7 +153,7 @@ class Mistaken:
         raise ValueError("a mistake")
 
 
-class Counting:
+class Counting(Job):
     name = "counting"
 
     def __init__(self) -> None:
@@ -173,7 +173,7 @@ async def test_a_mistake_in_one_job_does_not_end_all_background_work(
     """The task of the jobs ended without a word: nothing was collected or healed any more."""
     async with opened(directories(tmp_path, 1)) as store:
         good = Counting()
-        scheduler = Scheduler(store, [Mistaken(), good])
+        scheduler = Scheduler(store, [Mistaken(store), good])
         with caplog.at_level(logging.ERROR):
             await scheduler.start()
             await asyncio.wait_for(good.done.wait(), 30)

@@ -282,13 +282,17 @@ def test_fsck_sees_every_record_and_whether_it_is_named(tmp_path: Path, seed: in
     disk.close()
 
 
-def test_scrub_reads_a_segment_in_order_and_tells_good_from_damaged(tmp_path: Path) -> None:
+def test_a_sweep_reads_a_segment_in_order_and_tells_good_from_damaged(tmp_path: Path) -> None:
     disk = open_disk(tmp_path / "d")
     put(disk, {n: bytes([n]) * 3000 for n in range(1, 9)})
     extent = disk.index.get(wid(5), 0)
     assert extent is not None
     flip(next(disk.directory.iterdir()), extent.offset + extent.header.data_offset + 77)
-    found = list(disk.scrub(extent.segment))
+    sweep = disk.sweep(extent.segment)
+    assert sweep is not None
+    found = sweep.step().records
+    assert sweep.ended
+    sweep.close()
     assert [e.header.write_id for e, _ in found] == [wid(n) for n in range(1, 9)]
     assert [e.header.write_id for e, good in found if not good] == [wid(5)]
     disk.close()

@@ -30,6 +30,7 @@ COMMANDS = {
     "disk": ("ostraka.cli.disk", "disk"),
     "pool": ("ostraka.cli.pool", "pool"),
     "job": ("ostraka.cli.job", "job"),
+    "scrub": ("ostraka.cli.scrub", "scrub"),
     "fsck": ("ostraka.cli.fsck", "fsck"),
     "metadatadb": ("ostraka.cli.metadatadb", "metadatadb"),
     "doctor": ("ostraka.cli.doctor", "doctor"),

@@ -159,9 +159,22 @@ def _show(told: dict[str, Any]) -> None:
     for name, text in lines.items():
         click.echo(f"{name:<9} {printable(text)}")
     for name, value in told["details"].items():
-        click.echo(f"{name.replace('_', ' ')}: {printable(str(value))}")
+        click.echo(f"{name.removesuffix('_seconds').replace('_', ' ')}: {printable(_known(name, value))}")
     for past in reversed(told["runs"]):
         click.echo(f"run       {human_time(past['began'])}: {printable(_of_run(past))}")
+
+
+def _known(name: str, value: Any) -> str:
+    """A number as a person reads it; its name says what it is."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_known(name, one)}" for key, one in value.items()) or "none"
+    if not isinstance(value, int | float):
+        return str(value)
+    if name.endswith("_seconds"):
+        return human_span(value)
+    if "verified" in name or name == "asked":
+        return human_time(value) if value else "never"
+    return human_size(value) if "bytes" in name else str(value)
 
 
 def _of_run(told: dict[str, Any]) -> str:

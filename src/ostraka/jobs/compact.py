@@ -64,7 +64,7 @@ class Compact(Job):
 
     def __init__(self, ground: Ground, on_damage: OnDamage | None = None) -> None:
         super().__init__(ground)
-        self._on_damage = on_damage or DamageJournal(ground.state).owner
+        self._on_damage = on_damage or DamageJournal(ground.state, ground.host.clock).owner
         self._reconciled: dict[int, dict[SegmentId, _Judged]] = {}
         self._not_before: dict[SegmentId, float] = {}  # segments that could not be rewritten, until when
         self.bytes_freed = 0

@@ -8,10 +8,12 @@ finds it again.
 import asyncio
 import contextlib
 import logging
+from collections.abc import Collection
 
 from ostraka.chunks.rows import owner_of
 from ostraka.chunks.types import Entry
 from ostraka.errors import OstrakaError
+from ostraka.host import Clock, SystemClock
 from ostraka.jobs.records import BY_WRITE_ID, HurtRow, encode, hurt_key
 from ostraka.nodes.local import LocalDisk
 from ostraka.pools.types import Owner, Stripe
@@ -27,22 +29,28 @@ _UNDER_WAY_MAX = 256
 class DamageJournal:
     """Hears of damage from pool and chunks of this process: `stripe` is a pool's on_damage, `entry` a ChunkStore's."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, clock: Clock | None = None) -> None:
         self._state = state
+        self._clock: Clock = clock or SystemClock()
         self._under_way: dict[bytes, asyncio.Task[None]] = {}
 
     def stripe(self, stripe: Stripe, index: int) -> None:
         """A shard of this stripe is missing or damaged. On the loop thread."""
-        self._tell(hurt_key(BY_WRITE_ID, stripe.write_id), HurtRow(stripe=stripe))
+        self._tell(hurt_key(BY_WRITE_ID, stripe.write_id), HurtRow(stripe=stripe, since=self._clock.time()))
 
     def entry(self, entry: Entry, error: OstrakaError) -> None:
         """What this entry names could not be read at all."""
         owner, owner_id = owner_of(entry)
-        self._tell(hurt_key(owner, owner_id), HurtRow())
+        self._tell(hurt_key(owner, owner_id), HurtRow(since=self._clock.time()))
 
     async def owner(self, owner: int, owner_id: bytes) -> None:
         """As `entry`, and durable when it returns."""
-        await self._state.commit(Mutation((), [Ensure(hurt_key(owner, owner_id), encode(HurtRow()))]))
+        await self.owners({(owner, owner_id)})
+
+    async def owners(self, found: Collection[tuple[int, bytes]]) -> None:
+        """As `owner`, of many."""
+        row = encode(HurtRow(since=self._clock.time()))
+        await self._state.commit_many([Mutation((), [Ensure(hurt_key(*one), row)]) for one in sorted(found)])
 
     def _tell(self, key: bytes, row: HurtRow) -> None:
         if key in self._under_way or len(self._under_way) >= _UNDER_WAY_MAX:

@@ -160,6 +160,9 @@ class Job:
         """What it would do now, without doing any of it."""
         raise Refused(f"{self.name} cannot tell what it would do: --dry-run is for collect", reason="preview")
 
+    def close(self) -> None:
+        """Let go of files; no piece comes after this."""
+
     def details(self) -> dict[str, Any]:
         """What is to be known of it beside its progress: its budget, and what only this job has."""
         limits = self._ground.limits

@@ -72,18 +72,51 @@ class RebalanceRecord(msgspec.Struct, frozen=True, array_like=True):
     convert: bool = False
 
 
+class DiskScrub(msgspec.Struct, frozen=True, array_like=True):
+    """How far one disk is verified. Moments are by the wall clock, 0.0: never. ``known``: when it was first seen;
+    ``since``: when the last pass that came to its end began, so all that is on the disk was written or verified since.
+    Of the pass under way: when it ``began`` (0.0: there is none), the last ``segment`` that it has read, and what it
+    came to."""
+
+    disk: int
+    known: float = 0.0
+    since: float = 0.0
+    began: float = 0.0
+    segment: bytes = b""
+    bytes: int = 0
+    shards: int = 0
+    bad: int = 0
+
+
+class RowScrub(msgspec.Struct, frozen=True, array_like=True):
+    """How far the rows are held against the disks; as DiskScrub. ``cursor``: the next row."""
+
+    known: float = 0.0
+    since: float = 0.0
+    began: float = 0.0
+    cursor: bytes = b""
+    rows: int = 0
+    bad: int = 0
+
+
 class ScrubRecord(msgspec.Struct, frozen=True, array_like=True):
-    """``finished``: when the last scrub of the state ended, by the wall clock."""
+    """``finished``: when the last scrub of the state ended, by the wall clock. ``asked``: when an operator began the
+    one that is under way, 0.0: nobody did."""
 
     version: int = VERSION
     finished: float = 0.0
+    asked: float = 0.0
+    disks: tuple[DiskScrub, ...] = ()
+    rows: RowScrub = RowScrub()
 
 
 class HurtRow(msgspec.Struct, frozen=True, array_like=True):
-    """``stripe``: where to look for who owns it, when the key does not say."""
+    """``stripe``: where to look for who owns it, when the key does not say. ``since``: when it was found (POSIX
+    seconds)."""
 
     version: int = VERSION
     stripe: Stripe | None = None
+    since: float = 0.0
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True):

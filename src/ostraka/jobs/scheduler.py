@@ -103,6 +103,7 @@ class Scheduler:
             await task
         for turn in self._turns:
             self._end_run(turn, "stopped")
+            turn.job.close()
         await self._save_runs(at_once=True)
 
     def wake(self) -> None:

@@ -21,14 +21,14 @@ from ostraka.errors import Full
 from ostraka.host import Host
 from ostraka.limits import Limits
 from ostraka.nodes import compaction, recovery
-from ostraka.nodes.lookup import Lookup, first_bad
+from ostraka.nodes.lookup import Lookup
 from ostraka.nodes.settling import Settling
 from ostraka.nodes.shard_index import SEALED, SETTLED, SegmentInfo, ShardIndex
 from ostraka.nodes.space import Space, create_shared
 from ostraka.nodes.types import Owner, ShardWrite
 from ostraka.segments.descriptors import Descriptors
-from ostraka.segments.format import Identity, SegmentId, ShardHeader, segment_seed, sum_cells
-from ostraka.segments.reader import read_header
+from ostraka.segments.format import Identity, SegmentId, ShardHeader, sum_cells
+from ostraka.segments.sweep import Sweep
 from ostraka.segments.writer import NO_ROOM, Extent, Record, SegmentWriter
 
 
@@ -311,26 +311,15 @@ class LocalDisk:
                 named = any((p.segment, p.offset) == (extent.segment, extent.offset) for p in places)
                 yield Found(extent, named)
 
-    def scrub(self, segment: SegmentId) -> Iterator[tuple[Extent, bool]]:
-        """Read a whole segment in the order of the disk: each record, and whether header and cells verify.
-
-        Ends without a word when the segment is unlinked meanwhile.
-        """
+    def sweep(self, segment: SegmentId) -> Sweep | None:
+        """All of a segment, to be verified in the order of the disk; close it. None when it has gone."""
         read = recovery.read_headers(self.host, self.path, self.identity, segment)
         if read is None:
-            return
-        for extent in read[0]:
-            try:
-                descriptor = self.descriptors.take(segment)
-            except FileNotFoundError:
-                return
-            try:
-                seed = segment_seed(self.identity, segment)
-                good = read_header(descriptor.file, seed, extent.offset) == extent.header
-                good = good and first_bad(descriptor, extent) is None
-            finally:
-                self.descriptors.give(descriptor)
-            yield extent, good
+            return None
+        try:
+            return Sweep(self.host.files, self.directory, self.identity, segment, read[0])
+        except FileNotFoundError:
+            return None
 
 
 def _nobody(extents: Sequence[Extent]) -> None:

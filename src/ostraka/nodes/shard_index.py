@@ -234,6 +234,21 @@ class ShardIndex:
                 found.append(SegmentInfo(segment, total, live, bool(flags & SEALED), bool(flags & SETTLED)))
             return found
 
+    def segment(self, segment: SegmentId) -> SegmentInfo:
+        """One of them, as `segments` has it; all zeros when it is not known."""
+        with self._faults(), self._env.begin(db=self._segments) as txn:
+            total, live, flags = _unpack_segment(segment, txn.get(segment))
+        return SegmentInfo(segment, total, live, bool(flags & SEALED), bool(flags & SETTLED))
+
+    def named_in(self, segment: SegmentId) -> Iterator[Extent]:
+        """What the index says to lie in that segment. It reads all of the index: only where there is a doubt."""
+        with self._faults(), self._env.begin(db=self._rows) as txn:
+            for key, row in txn.cursor():
+                if row[: len(segment)] == segment:
+                    extent = _unpack_row(bytes(key), bytes(row))
+                    if extent is not None:
+                        yield extent
+
     def count(self) -> int:
         """Rows, second copies included."""
         with self._faults(), self._env.begin(db=self._rows) as txn:

@@ -47,6 +47,7 @@ def run(config: ServeConfig, limits: Limits = LIMITS) -> int:
     count = config.workers or len(os.sched_getaffinity(0))
     paths = [Path(d).absolute() for d in config.directories]
     limits = within_descriptors(limits, len(paths))
+    limits = replace(limits, scrub_seconds=config.scrub_days * 86400, scrub_bytes_per_second=config.scrub_rate)
     with contextlib.ExitStack() as stack:
         stack.enter_context(hold(paths, Host(), make=not config.existing))
         sockets = _listen(config, address, port, count)

@@ -23,7 +23,7 @@ from ostraka.errors import Corrupt, OstrakaError, Refused
 from ostraka.jobs import heal, records, state_copies
 from ostraka.jobs.ground import in_thread, together
 from ostraka.jobs.liveness import liveness
-from ostraka.jobs.scrub import scrub_state
+from ostraka.jobs.state_scrub import scrub_state
 from ostraka.jobs.stripes import Named, describe, mend, pages, read_named
 from ostraka.nodes import keys as keyring
 from ostraka.nodes import recovery, superblock

@@ -108,7 +108,7 @@ class Store:
         self.held = Held(host)
         self.threads = ThreadPoolExecutor(max(THREADS_MIN, 4 * (os.cpu_count() or 1)), "ostraka")
         self.pins = Pins(state.sequence_lately, shared.pins, row)
-        self.journal = DamageJournal(state)
+        self.journal = DamageJournal(state, host.clock)
         self.in_flight = InFlight(lambda: membership.epoch.number, shared.writes, row)
         self.pool = ErasurePool(membership, host, limits, self.threads, self.in_flight)
         self.pool.on_damage = self.journal.stripe
