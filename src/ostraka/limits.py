@@ -37,6 +37,9 @@ class Limits:
     disk_write_threads: int = 2  # one syncs while the other gathers and writes
     disk_read_threads: int = 4
     disk_seconds_max: float = 30.0  # a disk that holds one call this long has failed
+    hedge_seconds_min: float = 0.01  # a read waits so long for a disk, at least, before it reads around it
+    hedge_seconds_max: float = 1.0  # and at most; a disk that says nothing for so long is read around from the start
+    hedge_share: float = 0.25  # shard reads that hedging may add, as a share of all
     index_trust_seconds: float = 60.0  # how long, at least, a census of the segments vouches for a miss in the index
     buffers_wait_seconds_max: float = 30.0  # a request that finds no room for its chunk gives up after this
     in_flight_bytes_max: int = 16 * MIB  # memory of one request's chunks that are being stored at once

@@ -15,6 +15,7 @@ import msgspec
 from ostraka.errors import Refused
 from ostraka.host import Clock, Host
 from ostraka.limits import Limits
+from ostraka.metrics import Board
 from ostraka.nodes.local import LocalDisk
 from ostraka.nodes.membership import Membership
 from ostraka.objects.store import ObjectStore
@@ -74,6 +75,11 @@ class Ground(Protocol):
 
     def holds_index(self, number: int) -> bool:
         """Whether the index of the state is on that disk, as long as the store is open."""
+        ...
+
+    @property
+    def board(self) -> Board:
+        """Where metrics.py is declared."""
         ...
 
     def requests(self) -> int:

@@ -16,10 +16,11 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 import msgspec
 
-from ostraka.errors import Corrupt
+from ostraka.errors import Corrupt, Refused
 from ostraka.jobs import state_copies
 from ostraka.jobs.damage import owner_on
 from ostraka.jobs.ground import Budget, Ground, Job, Progress, in_thread, together
@@ -27,11 +28,13 @@ from ostraka.jobs.records import BY_WRITE_ID, HEAL_KEY, HURT, HealRecord, HurtRo
 from ostraka.jobs.stripes import Mended, Named, key_of, mend, pages, read_named
 from ostraka.nodes.superblock import Epoch
 from ostraka.pools.types import Owner
+from ostraka.state.tables import rows_under
 from ostraka.state.types import Delete, Equals, Mutation, Put, Rejected, State, prefix_end
 
 log = logging.getLogger("ostraka.jobs")
 
 PAGE = 64
+QUEUE_COUNTED_MAX = 10_000
 AT_ONCE = 4  # stripes that are mended at the same time
 _RETRY_SECONDS = 60.0  # when disks were away, or stripes could not be made whole
 
@@ -194,6 +197,7 @@ class Heal(Job):
         """Mend what the journal of damage names; seconds after which to look at what is left of it, or None."""
         ground, left = self._ground, False
         end = prefix_end(HURT)
+        self._show_queue()
         while budget.left:
             page = ground.state.scan(self._hurt_cursor, end, PAGE)
             for key, value in page:
@@ -212,6 +216,12 @@ class Heal(Job):
                 self._hurt_cursor = HURT
                 break
         return _RETRY_SECONDS if left else None
+
+    def _show_queue(self) -> None:
+        count, oldest = queue(self._ground.state)
+        board = self._ground.board
+        board.set(board.cell("ostraka_heal_queue"), count)
+        board.set(board.cell("ostraka_heal_queue_oldest_timestamp_seconds"), oldest)
 
     async def _hurt(self, key: bytes, value: bytes) -> bool:
         """One row of the journal; False when it has to stay there."""
@@ -278,6 +288,20 @@ def _wanted(epoch: Epoch, record: HealRecord) -> tuple[tuple[tuple[int, int], ..
     members = {d.number for d in epoch.members}
     gone = tuple(n for n in range(epoch.next_number) if n not in members and n not in record.settled)
     return healing, gone
+
+
+def queue(state: State) -> tuple[int, float]:
+    """How many rows the journal of damage has, `QUEUE_COUNTED_MAX` at most, and when the oldest was written."""
+    count, moments = 0, []
+    for key, value in islice(rows_under(state, HURT), QUEUE_COUNTED_MAX):
+        count += 1
+        try:
+            row = decode(key, value)
+        except (Corrupt, Refused):
+            continue
+        if isinstance(row, HurtRow) and row.since:
+            moments.append(row.since)
+    return count, min(moments, default=0.0)
 
 
 def pending(ground: Ground) -> bool:

@@ -8,10 +8,9 @@ from ostraka.errors import OstrakaError
 from ostraka.jobs import standing
 from ostraka.jobs.catalogue import JOBS
 from ostraka.jobs.ground import Job, Progress
-from ostraka.jobs.records import HURT, JobRow, Run
-from ostraka.state.types import State, prefix_end
-
-HURT_COUNTED_MAX = 10_000
+from ostraka.jobs.heal import queue
+from ostraka.jobs.records import JobRow, Run
+from ostraka.state.types import State
 
 
 class JobReport(msgspec.Struct, frozen=True):
@@ -88,8 +87,8 @@ def recorded(state: State) -> list[JobReport]:
 
 
 def hurt(state: State) -> int:
-    """How many stripes wait to be made whole, as far as readers met them; at most `HURT_COUNTED_MAX` are counted."""
-    return len(state.scan(HURT, prefix_end(HURT), HURT_COUNTED_MAX))
+    """How many stripes wait to be made whole; at most heal.QUEUE_COUNTED_MAX are counted."""
+    return queue(state)[0]
 
 
 def rows(reports: list[JobReport]) -> list[dict[str, Any]]:

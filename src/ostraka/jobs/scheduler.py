@@ -87,7 +87,7 @@ class Scheduler:
         assert self._task is None, "a scheduler is started once"
         self._loop = asyncio.get_running_loop()
         for turn in self._turns:
-            turn.paused = bool(standing.standing(self._ground.state, turn.job.name).paused_since)
+            self._set_paused(turn, bool(standing.standing(self._ground.state, turn.job.name).paused_since))
         self._ground.membership.on_change.append(self._epoch_changed)
         self._task = self._loop.create_task(self._run(), name="jobs")
 
@@ -123,12 +123,13 @@ class Scheduler:
         now = self._ground.host.clock.time()
         for turn in self._named(names):
             await standing.pause(self._ground.state, turn.job.name, by, now)
-            turn.paused = True
+            self._set_paused(turn, True)
 
     async def resume(self, names: Iterable[str]) -> None:
         for turn in self._named(names):
             await standing.resume(self._ground.state, turn.job.name)
-            turn.paused, turn.seen = False, None
+            self._set_paused(turn, False)
+            turn.seen = None
         self._woken.set()
 
     async def run(self, name: str, on_piece: OnPiece) -> Run:
@@ -260,15 +261,31 @@ class Scheduler:
             log.exception("job %s", turn.job.name)
             self._failed(turn, error)
         turn.seen = moment
+        took = clock.monotonic() - began
+        self._count(turn, took)
         self._account(turn)
         if busy:
-            took = clock.monotonic() - began
             await asyncio.sleep(took * (1 / limits.jobs_busy_share - 1))
 
     def _failed(self, turn: _Turn, error: Exception) -> None:
         turn.failures += 1
         turn.progress = Progress(turn.progress.done, turn.progress.total, note=str(error))
         turn.at = self._ground.host.clock.monotonic() + _FAILED_SECONDS
+
+    def _count(self, turn: _Turn, took: float) -> None:
+        board, name = self._ground.board, turn.job.name
+        if name not in NAMES:  # a job of a test: nothing is declared for it
+            return
+        board.add(board.cell("ostraka_job_seconds_total", name), took)
+        board.add(board.cell("ostraka_job_units_total", name), turn.progress.did)
+        board.add(board.cell("ostraka_job_bytes_total", name), turn.progress.bytes)
+        board.add(board.cell("ostraka_job_failures_total", name), float(turn.failures > 0))
+
+    def _set_paused(self, turn: _Turn, paused: bool) -> None:
+        board = self._ground.board
+        turn.paused = paused
+        if turn.job.name in NAMES:
+            board.set(board.cell("ostraka_job_paused", turn.job.name), float(paused))
 
     # -- runs
 

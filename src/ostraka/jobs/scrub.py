@@ -201,6 +201,11 @@ class Scrub(Job):
         """What comes of a piece: the journal first, then where we are."""
         self.damaged += found.damaged
         self.missing += found.missing
+        board = self._ground.board
+        board.add(board.cell("ostraka_scrub_damage_total", "damaged"), found.damaged)
+        board.add(board.cell("ostraka_scrub_damage_total", "missing"), found.missing)
+        oldest = min((disk.since or disk.known for disk in self._record.disks), default=0.0)
+        board.set(board.cell("ostraka_scrub_verified_timestamp_seconds"), oldest)
         self._nameless.update(list(found.nameless)[: max(0, _NAMELESS_MAX - len(self._nameless))])
         if found.hurt:
             log.warning("the scrub found %d damaged and %d missing shards", found.damaged, found.missing)

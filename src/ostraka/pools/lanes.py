@@ -12,6 +12,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
@@ -35,19 +36,21 @@ class Hung(TimeoutError):
 class _Call:
     """One call on its way: what to do, or which shard to write, and who waits for it."""
 
-    __slots__ = ("done", "future", "hangs", "leads", "run", "shard", "size", "started", "token")
+    __slots__ = ("asked", "done", "future", "hangs", "leads", "run", "shard", "size", "started", "token")
 
     def __init__(
         self,
         future: "asyncio.Future[Any]",
         started: float,
+        asked: float,
         run: Callable[[], Any] | None,
         shard: ShardWrite | None,
         size: int,
         done: Callable[[], None] | None,
     ) -> None:
         self.future = future
-        self.started = started
+        self.started = started  # by the time that was observed
+        self.asked = asked  # by the clock
         self.run = run
         self.shard = shard
         self.size = size
@@ -67,8 +70,18 @@ class _Call:
 class Lane:
     """The threads of one disk (or of none, to compute) for one kind of call. Used from one event loop."""
 
-    def __init__(self, name: str, disk: Disk | None, threads_max: int, clock: Clock, seconds_max: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        disk: Disk | None,
+        threads_max: int,
+        clock: Clock,
+        seconds_max: float,
+        on_answer: Callable[[float], None] | None = None,
+    ) -> None:
         self._name = name
+        self._on_answer = on_answer  # hears how long a call took
+        self._spoke = clock.monotonic()  # when a call was answered last
         self.disk = disk
         self._threads_max = threads_max
         self._clock = clock
@@ -92,6 +105,15 @@ class Lane:
         """Write a shard to the lane's disk, together with other small ones if there are any."""
         return self._submit(None, shard, size, done)
 
+    def silent(self, seconds: float) -> bool:
+        """Whether something is asked for, and nothing was answered for so long."""
+        if self._hanging:
+            return True
+        if not self._pending:
+            return False
+        oldest = next(iter(self._pending)).asked
+        return self._clock.monotonic() - max(oldest, self._spoke) > seconds
+
     def _submit(
         self, run: Callable[[], Any] | None, shard: ShardWrite | None, size: int, done: Callable[[], None] | None
     ) -> "asyncio.Future[Any]":
@@ -108,7 +130,7 @@ class Lane:
             if done is not None:
                 done()
             return future
-        call = _Call(future, self._observed + self._period, run, shard, size, done)
+        call = _Call(future, self._observed + self._period, self._clock.monotonic(), run, shard, size, done)
         self._pending[call] = None
         self._queue.put(call)
         if self._watch is None:
@@ -173,6 +195,9 @@ class Lane:
 
     def _answer(self, batch: Sequence[_Call], answer: Any, error: BaseException | None) -> None:
         self._answered = self._observed
+        self._spoke = self._clock.monotonic()
+        if self._on_answer is not None:
+            self._on_answer(self._spoke - batch[0].asked)
         for call in batch:
             self._pending.pop(call, None)
             self._hanging -= call.hangs
@@ -223,16 +248,23 @@ class Lane:
         self._threads.clear()
 
 
+OnCall = Callable[[str, int, float], None]  # ("read" or "write", disk, seconds)
+
+
 class _Threads:
     """The lanes of one disk."""
 
     __slots__ = ("disk", "reads", "writes")
 
-    def __init__(self, disk: Disk, host: Host, limits: Limits) -> None:
+    def __init__(self, disk: Disk, host: Host, limits: Limits, on_call: OnCall | None) -> None:
         self.disk = disk
-        name = f"disk-{disk.number}"
-        self.writes = Lane(f"{name}-w", disk, limits.disk_write_threads, host.clock, limits.disk_seconds_max)
-        self.reads = Lane(f"{name}-r", disk, limits.disk_read_threads, host.clock, limits.disk_seconds_max)
+
+        def lane(kind: str, threads: int) -> Lane:
+            told = None if on_call is None else partial(on_call, kind, disk.number)
+            return Lane(f"disk-{disk.number}-{kind[0]}", disk, threads, host.clock, limits.disk_seconds_max, told)
+
+        self.writes = lane("write", limits.disk_write_threads)
+        self.reads = lane("read", limits.disk_read_threads)
 
     def close(self, seconds: float = 5.0) -> None:
         self.writes.close(seconds)
@@ -248,6 +280,7 @@ class Lanes:
         self._executor = executor
         self._cpu = Lane("encode", None, 2, host.clock, limits.disk_seconds_max)
         self._disks: dict[int, _Threads] = {}
+        self.on_call: OnCall | None = None  # hears of each call to a disk that comes later
         self._tending: asyncio.TimerHandle | None = None
 
     def of(self, disk: Disk) -> _Threads:
@@ -255,7 +288,7 @@ class Lanes:
         if threads is None or threads.disk is not disk:
             if threads is not None:
                 threads.close(0)  # the disk was opened anew: the old threads end by themselves
-            threads = self._disks[disk.number] = _Threads(disk, self._host, self._limits)
+            threads = self._disks[disk.number] = _Threads(disk, self._host, self._limits, self.on_call)
         return threads
 
     async def compute(self, run: Callable[[], None], body: object = None) -> None:

@@ -20,13 +20,15 @@ import msgspec
 from ostraka.errors import Absent, Corrupt, Full, Unavailable
 from ostraka.host import Buffer, Host
 from ostraka.limits import Limits
+from ostraka.metrics import Board
 from ostraka.nodes import ring
 from ostraka.nodes.types import Disk, Members, ShardWrite
 from ostraka.pools import layout
 from ostraka.pools.buffers import Buffers, PooledBuffer
 from ostraka.pools.erasure import codec
 from ostraka.pools.lanes import Lanes
-from ostraka.pools.reading import COMPUTE_INLINE_MAX, Counters, Outcome, StripeReader, all_of
+from ostraka.pools.metrics import Counters, Meter
+from ostraka.pools.reading import COMPUTE_INLINE_MAX, Outcome, StripeReader, all_of
 from ostraka.pools.types import Owner, ShardHealth, Stripe, StripeBuffer
 from ostraka.shared import InFlight, SharedWords
 
@@ -43,9 +45,11 @@ class ErasurePool:
         limits: Limits,
         executor: Executor | None = None,
         in_flight: InFlight | None = None,
+        board: Board | None = None,
     ) -> None:
         """``executor`` is where large bodies are encoded; without one the pool has threads of its own for that.
-        ``in_flight`` is told of each write, from before its disks are chosen until its stripe is decided."""
+        ``in_flight`` is told of each write, from before its disks are chosen until its stripe is decided. ``board``:
+        where pools/metrics.py is declared."""
         self._members = members
         self._in_flight = in_flight or InFlight(lambda: 0, SharedWords(1, 1), 0)
         self._host = host
@@ -55,6 +59,8 @@ class ErasurePool:
         self.buffers = Buffers(limits)
         self.counters = Counters()
         self._reading = StripeReader(members, limits, self._lanes, self.buffers, self.counters)
+        if board is not None:
+            self._lanes.on_call = Meter(board, self.counters).on_call
         self._write_ids = b""
         self._write_ids_of = 0
 
@@ -424,6 +430,7 @@ class ErasurePool:
         while self._background:
             await asyncio.wait(self._background)
             await asyncio.sleep(0)  # what was given up just now adds calls of its own
+        await self._reading.close()
         await self._lanes.close()
         self.buffers.close()
 

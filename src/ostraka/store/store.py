@@ -21,6 +21,7 @@ from ostraka.errors import NO_ROOM, Full, OstrakaError, Unavailable
 from ostraka.host import Host
 from ostraka.jobs.damage import DamageJournal
 from ostraka.jobs.ground import in_thread
+from ostraka.jobs.metrics import METRICS as JOB_METRICS
 from ostraka.jobs.scheduler import Scheduler
 from ostraka.limits import LIMITS, Limits
 from ostraka.metrics import Board, Metric
@@ -34,6 +35,7 @@ from ostraka.nodes.opening import Opening
 from ostraka.nodes.types import Disk
 from ostraka.objects import rows as object_rows
 from ostraka.objects.store import ObjectStore
+from ostraka.pools.metrics import METRICS as POOL_METRICS
 from ostraka.pools.pool import ErasurePool
 from ostraka.pools.routing import Pools
 from ostraka.shared import InFlight, Pins, Shared
@@ -53,7 +55,7 @@ from ostraka.store.recovery import INDEX, STATE, Held, Recovered, hold, survey_a
 log = logging.getLogger("ostraka.store")
 
 WEIGHED = {**chunk_rows.WEIGHED, **object_rows.WEIGHED}
-METRICS = (*CHUNK_METRICS, *HOLDING_METRICS)
+METRICS = (*CHUNK_METRICS, *HOLDING_METRICS, *POOL_METRICS, *JOB_METRICS)
 THREADS_MIN = 8
 TEND_SECONDS = 60.0
 ROOM_SECONDS = 0.05  # how long there is taken to be room, once it was looked at: every write asks twice
@@ -110,7 +112,7 @@ class Store:
         self.pins = Pins(state.sequence_lately, shared.pins, row)
         self.journal = DamageJournal(state, host.clock)
         self.in_flight = InFlight(lambda: membership.epoch.number, shared.writes, row)
-        self.pool = ErasurePool(membership, host, limits, self.threads, self.in_flight)
+        self.pool = ErasurePool(membership, host, limits, self.threads, self.in_flight, shared.board)
         self.pool.on_damage = self.journal.stripe
         self.pools = Pools(self.pool, lambda number: open_pool(self, number))
         self.keyring = Keyring(state, self.keys.derive("customer keys"), masters, host=host, limits=limits)
@@ -184,6 +186,10 @@ class Store:
         """Whether the index of the state is on that disk, as long as the store is open."""
         path = self.membership.paths.get(number)
         return path is not None and Path(self.recovered.index).parent == path
+
+    @property
+    def board(self) -> Board:
+        return self.shared.board
 
     def requests(self) -> int:
         """Grows while clients are answered: those of a server by any of its processes, those of a program by this."""
