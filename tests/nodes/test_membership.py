@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ostraka.errors import Unavailable
@@ -64,6 +65,41 @@ def test_without_a_majority_the_store_is_read_only_and_says_the_way_out(tmp_path
         members.evict(1, "I/O")
     with pytest.raises(Unavailable, match="read-only"):
         members.up()
+
+
+def come_back(members: Membership, number: int) -> None:
+    """As a start takes in a disk that was away: its copy of the state does not count."""
+    epoch = members.epoch
+    back = {d.number: msgspec.structs.replace(d, up=True, state=False, since=epoch.number + 1) for d in epoch.members}
+    members.change([back[d.number] if d.number == number else d for d in epoch.members])
+
+
+def test_the_last_disk_that_carries_the_state_stays_in_service(tmp_path: Path) -> None:
+    """It was called down after a single failed call, and its copy, the only one, was never read again."""
+    opened, paths = store(tmp_path, 3, 2, 1, FailingFiles())
+    members = Membership(opened.store_id, opened.epoch, {}, opened.present, Host())
+    members.evict(1, "pulled")
+    come_back(members, 1)
+    with pytest.raises(Unavailable, match="no other disk in service carries the state"):
+        members.evict(0, "one failed call")
+    assert [d.number for d in members.epoch.members if d.up] == [0, 1, 2]
+    assert epochs(paths) == [3, 3, 3]
+
+
+def test_the_last_disk_that_carries_the_state_stays_though_it_misses_an_epoch(tmp_path: Path) -> None:
+    """When another disk came back, and its superblock could not be written, it was called down in the same breath."""
+    files = FailingFiles()
+    opened, paths = store(tmp_path, 3, 2, 1, files)
+    members = Membership(opened.store_id, opened.epoch, {}, opened.present, Host(files=files))
+    members.evict(0, "pulled")
+    files.dead = {paths[1]}
+    come_back(members, 0)
+    assert [d.number for d in members.epoch.members if d.up] == [0, 1, 2]
+    assert epochs(paths) == [3, 2, 3]
+    found, _ = opening.survey(paths, SystemFiles())
+    judged = opening.judge(found)
+    assert judged is not None
+    assert set(judged.present) == {0, 1, 2}
 
 
 def test_processes_of_one_store_see_each_others_epochs(tmp_path: Path) -> None:

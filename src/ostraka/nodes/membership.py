@@ -172,8 +172,9 @@ class Membership:
     def evict(self, number: int, error: BaseException | str) -> None:
         """Record that a disk is down. Returns when a strict majority has it; idempotent.
 
-        Raises Unavailable, and the store is read-only from then on, when no majority can be written; and when this
-        process lacks something that no disk can give it, as descriptors: then the disk stays.
+        Raises Unavailable, and the store is read-only from then on, when no majority can be written. Raises it, and
+        the disk stays, when this process lacks something that no disk can give it, as descriptors; and when the disk is
+        the last in service that carries the state: its copy would never be read again.
         """
         if isinstance(error, OSError) and error.errno in _LACKING:
             raise Unavailable(f"disk {number} could not be asked: {error.strerror}", reason="resources")
@@ -198,7 +199,8 @@ class Membership:
     ) -> Epoch:
         """Commit a new membership: synced on a strict majority, or (``override``, an operator's word) on at least
         N-m members. Disks that cannot be written are called down in the same breath. Call it under `exclusive`
-        or where nobody else can change it. ``geometry``: (k, m) of stripes that are written from now on.
+        or where nobody else can change it. ``geometry``: (k, m) of stripes that are written from now on. Of disks that
+        carry the state one always stays in service.
 
         Raises Unavailable, and the store is read-only, when too few can be written. If that is plain before anything
         is, nothing is: the disks stay as they were, and only this process knows what it misses.
@@ -214,6 +216,13 @@ class Membership:
                 self.epoch = msgspec.structs.replace(self.epoch, members=tuple(seen))
             self._recompute()
             raise Unavailable(self.read_only or _too_few(there, len(wanted), needed), reason="read-only")
+        last = {d.number for d in self.epoch.members if d.up and d.state}
+        if last and not any(d.up and d.state for d in wanted):
+            raise Unavailable(
+                f"disk {', '.join(map(str, sorted(last)))} fails, and no other disk in service carries the state: "
+                "it stays in service; bring it or the others back",
+                reason="state",
+            )
         while True:
             wanted = with_drains_called_off(wanted, (geometry or (0, self.epoch.m))[1])
             epoch = succeed(self.epoch, wanted, self._host, next_number, geometry)
@@ -225,6 +234,8 @@ class Membership:
             self._seen = self._word.bump()
             if written < needed:
                 raise Unavailable(self.read_only, reason="read-only")
+            if failed.issuperset(d.number for d in epoch.members if d.up and d.state):
+                failed -= {d.number for d in epoch.members if d.state}
             if not failed:
                 return epoch
             wanted = [msgspec.structs.replace(d, up=False) if d.number in failed else d for d in epoch.members]
