@@ -43,6 +43,7 @@ class Menu:
 
     power: float = 0.5
     kill: float = 0.4
+    hiccups: float = 0.0  # of each call, whichever disk it goes to: that it takes seconds
     blackout: float = 0.0  # disks that are away for a while
     vanish: float = 0.0  # a bad disk goes for good, and is replaced by an empty one
     errors: float = 0.15  # calls that fail with EIO, for a while
@@ -91,6 +92,7 @@ class Adversary:
         self._round += 1
         self._busy = True
         actions: list[Callable[[], None]] = []
+        self._machine.hiccups = menu.hiccups
         if rng.random() < menu.power:
             calls = rng.expovariate(1 / rng.choice(CALLS_BEFORE_POWER_GOES))
             self._machine.power_goes_at = self._machine.calls + int(calls) + 1
@@ -107,6 +109,7 @@ class Adversary:
         self._round += 1
         self._busy = False
         self._machine.power_goes_at = -1
+        self._machine.hiccups = 0.0
         for process in self._machine.processes:
             process.calls_left = -1
         for name, disk in self._machine.disks.items():

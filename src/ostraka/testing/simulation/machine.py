@@ -24,6 +24,7 @@ from ostraka.testing.simulation.maps import Library, SimulatedMap
 from ostraka.testing.simulation.scheduler import Scheduler, Strand
 from ostraka.testing.simulation.threads import Threads, Waiters
 
+HICCUP_SECONDS = (0.1, 1.0, 3.0, 10.0)
 WALL_TIME = 1.7e9  # of the moment 0
 
 
@@ -153,7 +154,9 @@ class Process:
             self.calls_left -= 1
             if not self.calls_left:
                 self.kill(f"killed before {call} {path}")
-        if machine.latency:
+        if machine.hiccups and self.rng.random() < machine.hiccups:
+            machine.scheduler.sleep(self.rng.choice(HICCUP_SECONDS))
+        elif machine.latency:
             machine.scheduler.sleep(self.rng.expovariate(1.0 / machine.latency))
         else:
             machine.scheduler.pause()
@@ -172,7 +175,11 @@ class Process:
         """Memory that is mapped from a file is touched: of a disk that went away, that is SIGBUS, or an error."""
         if self.dead:
             raise GreenletExit
-        self.machine.scheduler.pause()
+        machine = self.machine
+        if machine.hiccups and self.rng.random() < machine.hiccups:  # the page is not there
+            machine.scheduler.sleep(self.rng.choice(HICCUP_SECONDS))
+        else:
+            machine.scheduler.pause()
         if disk.trouble.gone:
             if self.rng.random() < 0.5:
                 self.kill(f"SIGBUS in {path}")
@@ -193,6 +200,7 @@ class Machine:
         self.boot = 1
         self.calls = 0  # system calls so far
         self.latency = 0.0  # seconds that each takes, on average
+        self.hiccups = 0.0  # how many of all calls take much longer than others
         self.power_goes_at = -1  # at that call
         self.on_call: Callable[[Process, str, str, int], None] | None = None
         self.failures: list[str] = []  # what should not have happened in any process

@@ -115,6 +115,7 @@ def draw(seed: int, geometry: Geometry) -> tuple[Plan, random.Random]:
         plan.menu = Menu(kill=0.0, errors=0.0, fails_once=0.0, slow=0.1, hangs=0.0, full=0.0)
     elif geometry.m:
         plan.menu = Menu(blackout=0.25, vanish=0.25, lies=0.1, flips_at_rest=0.15, flips_on_read=0.1)
+    plan.menu.hiccups = rng.choice((0.0, 0.0, 0.003, 0.01, 0.03))
     return plan, rng
 
 
