@@ -16,7 +16,7 @@ from ostraka.jobs.ground import Budget, Job, Progress
 from ostraka.jobs.heal import Heal
 from ostraka.jobs.records import hurt_key
 from ostraka.jobs.scheduler import Scheduler
-from ostraka.jobs.stripes import Named, _commit, mend, read_named
+from ostraka.jobs.stripes import Named, adopt, mend, read_named
 from ostraka.pools.types import Owner
 from ostraka.state import Mutation, Put, prefix_end
 from ostraka.store.store import Store
@@ -88,7 +88,7 @@ async def test_fsck_calls_nothing_damage_that_was_moved_and_deleted_under_it(tmp
             if step == 1:  # as a rewrite of a damaged stripe does: the same chunk under another write id
                 body = await store.pool.read(stripe, 0, stripe.length)
                 new = await store.pool.write(named.owner, named.owner_id, body, stripe.length)
-                assert await _commit(store, named, new)
+                assert await adopt(store, named, new)
                 store.pool.settle([new])
                 await run_out(store, Collect(store))
                 seal(store)

@@ -1,7 +1,7 @@
 """Rows that jobs keep in the state: what they must not forget over a restart (docs/format/job-rows.md).
 
 j  name                 a job's own record, msgpack, its version first
-k  name                 what stands of a job beside that: by whom it is paused, its last runs: JobRow
+J  name                 what stands of a job beside that: by whom it is paused, its last runs: JobRow
 h  kind(1) id           something with a shard that was found damaged or missing: HurtRow
 """
 
@@ -11,7 +11,7 @@ from ostraka.errors import Corrupt, Refused
 from ostraka.pools.types import Owner, Stripe
 
 JOB = b"j"
-STANDING = b"k"
+STANDING = b"J"
 HURT = b"h"
 TABLES = (JOB, STANDING, HURT)
 VERSION = 1
