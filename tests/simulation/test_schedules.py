@@ -18,8 +18,18 @@ def test_nothing_acknowledged_is_lost_and_everything_fits(geometry: str, count: 
     assert summary["recoveries"] > 2 * count, "the store was hardly ever recovered"
 
 
+@pytest.mark.timeout(600)
+def test_disks_come_and_go_and_the_geometry_changes_meanwhile(seed: int) -> None:
+    summary, failures = simulation_runs.run("2+1/4~", seed, 40)
+    assert summary["failed"] == 0, failures
+    assert summary["answered"] > 20 * 40, "clients were hardly answered"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("geometry", ["1+0/1", "2+1/3", "2+1/4", "4+2/6", "4+2/7"])
+@pytest.mark.parametrize(
+    "geometry",
+    ["1+0/1", "2+1/3", "2+1/4", "4+2/6", "4+2/7", "1+0/2~", "1+1/3~", "2+1/4~", "2+2/5~", "4+2/6~"],
+)
 def test_thousands_of_schedules(geometry: str, seed: int) -> None:
     summary, failures = simulation_runs.run(geometry, seed, 20_000)
     assert summary["failed"] == 0, failures

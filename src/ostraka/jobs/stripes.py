@@ -7,6 +7,7 @@ Where shards lie on disks that are gone for good and no other disk is free for t
 narrower stripe with the same m (ENGINE 2); the old stripe waits in the zero queue for the readers in flight.
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
@@ -198,12 +199,15 @@ async def relocate(ground: Ground, named: Named, targets: Mapping[int, int]) -> 
     try:
         await ground.state.commit(Mutation([Equals(named.key, named.value)], [Put(named.key, row)]))
     except Rejected:
-        pool.give_up(old, moved)
-        return None
+        landed = False
+    else:
+        landed = True
     finally:
-        pool.settle([new])
-    pool.give_up(old, {index: old.disks[index] for index in moved})
-    return new
+        pool.settle([new])  # whatever became of the commit: compaction asks the state
+    calls = pool.give_up(old, {index: old.disks[index] for index in moved} if landed else moved)
+    if calls:
+        await asyncio.wait(calls)  # else one could meet the next move, back to that disk
+    return new if landed else None
 
 
 def describe(bad: list[ShardHealth]) -> str:

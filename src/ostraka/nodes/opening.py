@@ -265,7 +265,8 @@ def _match(found: Sequence[Found], store_id: bytes, epoch: Epoch, joined: Sequen
             else:
                 stale[member.number] = f.path
     absent = [d for d in epoch.members if d.number not in present and d.number not in stale]
-    if len(blank) > len(absent) + len(joined):
+    strange = [f for f in blank if f.kind != "unreadable"]  # what cannot be read may be anything, and is left alone
+    if len(strange) > len(absent) + len(joined):
         names = ", ".join(str(f.path) for f in blank)
         raise Refused(
             f"{names}: not a disk of this store, and none of its disks is missing: leave it out "

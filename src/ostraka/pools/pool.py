@@ -418,12 +418,16 @@ class ErasurePool:
         self.counters.moved_shards += len(written)
         return _with(stripe, written)
 
-    def give_up(self, stripe: Stripe, places: Mapping[int, int]) -> None:
-        """Shards (index to disk) that no row names any more, or ever will: dead bytes."""
+    def give_up(self, stripe: Stripe, places: Mapping[int, int]) -> "list[asyncio.Future[None]]":
+        """Shards (index to disk) that no row names any more, or ever will: dead bytes. Who may write them there again
+        waits for the calls that this begins; their outcome changes nothing."""
+        calls: list[asyncio.Future[None]] = []
         for index, number in places.items():
             disk = self._members.disk(number)
             if disk is not None:
-                self._forget(self._lanes.of(disk).writes.call(partial(disk.release, [(stripe.write_id, index)])))
+                calls.append(self._lanes.of(disk).writes.call(partial(disk.release, [(stripe.write_id, index)])))
+                self._forget(calls[-1])
+        return calls
 
     async def close(self) -> None:
         """Wait for what is under way and end the threads. Closes no disks: they belong to the members."""

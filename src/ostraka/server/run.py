@@ -19,6 +19,7 @@ from ostraka.host import Host
 from ostraka.limits import LIMITS, Limits
 from ostraka.log import AccessLog, setup
 from ostraka.nodes.keys import NAME as KEYS_NAME
+from ostraka.nodes.superblock import NAME as SUPERBLOCK
 from ostraka.s3 import checksums
 from ostraka.server.observe import METRICS
 from ostraka.server.supervisor import Child, Supervisor, bind
@@ -120,9 +121,11 @@ class _Service:
         self._close_sockets(None)
         known = None if self.supervisor.recovering else self._known()
         row = self.supervisor.owner.row
-        # once it was opened the store is there, and its geometry may have been changed since
-        config = self.config if self.recovered is None else replace(self.config, ec=None, existing=True)
-        owner_main(config, self.paths, known, self.shared, row, self.limits, self.serving, ready)
+        config, paths = self.config, self.paths
+        if self.recovered is not None:  # it may have another geometry now, and disks that left may be empty directories
+            config = replace(config, ec=None, existing=True)
+            paths = [path for path in paths if (path / SUPERBLOCK).exists()] or paths
+        owner_main(config, paths, known, self.shared, row, self.limits, self.serving, ready)
 
     def _close_sockets(self, spare: socket.socket | None) -> None:
         """Let go of listening sockets in this process: an address refuses clients only when the last holder closed."""

@@ -6,6 +6,7 @@ serves it, the command does that work itself, to its end. Given again, each goes
 """
 
 import asyncio
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -137,14 +138,14 @@ def _check_drain(store: Store, member: Member) -> None:
             f"Add a disk first (`ostraka disk add DIR`){narrower if len(others) > epoch.m else ''}",
             reason="too-few",
         )
+    files, paths = store.host.files, store.membership.paths
     held = adoption.holds(store, number)
     room: dict[int, int] = {}  # by device: disks on one have its room between them
-    own = store.host.files.device(store.membership.paths[number])
     for other in others:
         disk = store.disks.get(other.number)
-        if disk is not None:
-            room[store.host.files.device(store.membership.paths[other.number])] = disk.space.left()
-    if held is not None and own not in room and sum(room.values()) < held:
+        with contextlib.suppress(OSError, KeyError):  # one that fails has no room
+            room[files.device(paths[other.number])] = disk.space.left() if disk is not None else 0
+    if held is not None and files.device(paths[number]) not in room and sum(room.values()) < held:
         raise Refused(
             f"disk {number} holds {held} bytes, and the others have room for {sum(room.values())}: add a disk first "
             "(`ostraka disk add DIR`), or delete objects",

@@ -17,6 +17,7 @@ from ostraka.testing.simulation.machine import Process
 from ostraka.testing.simulation.running import parse_geometry, parse_seeds, quiet, with_fixed_hashes
 from ostraka.testing.simulation.schedule import Director, Geometry, draw, run
 
+GEOMETRY = "K+M/DISKS, as 4+2/6; with ~ behind it disks come and go"
 TRACED = 400  # last events of a schedule that are printed
 
 
@@ -48,7 +49,12 @@ def _trace(seed: int, geometry: Geometry) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m ostraka.testing.simulation", description="Run schedules.")
-    parser.add_argument("--geometry", type=parse_geometry, default=parse_geometry("4+2/6"), help="K+M/DISKS, as 4+2/6")
+    parser.add_argument(
+        "--geometry",
+        type=parse_geometry,
+        default=parse_geometry("4+2/6"),
+        help=GEOMETRY,
+    )
     parser.add_argument("--seeds", type=parse_seeds, default=parse_seeds("0-100"), help="FIRST-LAST, or one")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no schedule after so long")
     parser.add_argument("--failures", type=int, default=5, help="stop after so many schedules that failed")
@@ -86,7 +92,7 @@ def main() -> int:
 
 
 def _again(geometry: Geometry, seed: int) -> str:
-    shape = f"{geometry.k}+{geometry.m}/{geometry.disks}"
+    shape = f"{geometry.k}+{geometry.m}/{geometry.disks}{'~' if geometry.changes else ''}"
     return f"python -m ostraka.testing.simulation --geometry {shape} --seeds {seed} --trace"
 
 

@@ -22,6 +22,7 @@ from ostraka.chunks.rows import (
 )
 from ostraka.chunks.types import Kind
 from ostraka.errors import OstrakaError
+from ostraka.jobs import rebalance
 from ostraka.jobs.stripes import pages, read_named
 from ostraka.objects import check as tables
 from ostraka.objects import rows as object_rows
@@ -132,6 +133,9 @@ async def verify_whole(store: Store) -> list[str]:
     epoch = store.membership.epoch
     found = [f"disk {d.number} is down" for d in epoch.members if not d.up]
     found += [f"disk {d.number} is still healing" for d in epoch.members if d.healing]
+    found += [f"disk {d.number} is still drained" for d in epoch.members if d.draining]
+    if rebalance.pending(store):
+        found.append("shards are not where they belong")
     copies = {d.disk_id for d in epoch.members if d.state and d.up}
     if len(copies) != epoch.m + 1:
         found.append(f"{len(copies)} copies of the state by the epoch, {epoch.m + 1} are due")

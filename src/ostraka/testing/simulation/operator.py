@@ -1,10 +1,14 @@
-"""What an operator does when things went wrong: lost disks are replaced, damage is looked for, all has to be well."""
+"""What an operator does: lost disks are replaced, damage is looked for, all has to be well. And, in schedules of stores
+that change, disks are added and drained and the geometry is changed while clients are at work."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ostraka.errors import OstrakaError
+from ostraka.jobs import state_copies
 from ostraka.store.operations import OPERATIONS
 from ostraka.store.store import Store
 from ostraka.testing.simulation import checks
@@ -12,9 +16,13 @@ from ostraka.testing.simulation.adversary import Adversary
 from ostraka.testing.simulation.machine import Machine
 from ostraka.testing.simulation.service import Service
 
+log = logging.getLogger("ostraka.testing")
+
 CAPACITY = 64 << 20  # of a disk
 QUIET_SECONDS = 400.0  # of virtual time, in which jobs have to come to rest
 _ATTEMPTS = 30
+CHANGES = ("add", "add", "drain", "drain", "cancel", "geometry", "convert")
+_DISKS_MAX = 9
 
 
 class Operator:
@@ -24,11 +32,13 @@ class Operator:
         self._machine = machine
         self._service = service
         self._adversary = adversary
+        self._adding: list[Path] = []  # disks that are to be added: the command was cut short
         self._numbers = {path.name: number for number, path in enumerate(service.paths)}  # as the store has them
 
     def mend(self) -> list[str]:
         """Have the store made whole, while it is served; what is not whole then."""
         done = self._adversary.done
+        self._patiently(self._finish_adding)
         for name in sorted(done.thrown_away | done.bad):
             self._replace(name)
         if done.needs_fsck:
@@ -37,6 +47,45 @@ class Operator:
         found: list[str] = self._service.ask(checks.verify_whole)
         self._adversary.mended()
         return found
+
+    def change(self, what: str) -> None:
+        """Have the layout changed, if the store takes it now; what was begun goes on by itself."""
+        owner = self._service.owner
+        if not owner.alive or not owner.ready:
+            return
+        try:
+            self._service.ask(getattr(self, f"_{what}"))
+        except (OstrakaError, OSError) as error:
+            log.info("no %s now: %s", what, error)
+
+    async def _add(self, store: Store) -> None:
+        if len(store.membership.epoch.members) < _DISKS_MAX:
+            self._adding.append(self._machine.add_disk(CAPACITY))
+            await self._finish_adding(store)
+
+    async def _finish_adding(self, store: Store) -> None:
+        while self._adding:
+            new = self._adding[-1]
+            self._numbers[new.name] = (await OPERATIONS["disk-add"](store, _silent, new=str(new)))["new"]
+            self._adding.pop()
+
+    async def _drain(self, store: Store) -> None:
+        number = self._machine.rng.choice([d.number for d in store.membership.epoch.members])
+        await OPERATIONS["disk-drain"](store, _silent, disk=str(number))
+
+    async def _cancel(self, store: Store) -> None:
+        for number in store.membership.draining():
+            await OPERATIONS["disk-drain"](store, _silent, disk=str(number), cancel=True)
+
+    async def _geometry(self, store: Store, *, convert: bool = False) -> None:
+        disks = len(state_copies.staying(store.membership.epoch))
+        m = self._service.ec[1]  # the adversary counts on it
+        if disks > m:
+            k = self._machine.rng.randint(1, disks - m)
+            await OPERATIONS["disk-geometry"](store, _silent, k=k, m=m, convert=convert)
+
+    async def _convert(self, store: Store) -> None:
+        await self._geometry(store, convert=True)
 
     def _replace(self, name: str) -> None:
         """An empty disk in the place of one that is gone for good, or that says nothing of itself any more."""

@@ -28,10 +28,10 @@ def quiet() -> None:
 
 
 def parse_geometry(text: str) -> Geometry:
-    """ "4+2/6": k, m, and on how many disks."""
-    ec, _, disks = text.partition("/")
+    """ "4+2/6": k, m, and on how many disks; "4+2/6~": disks come and go."""
+    ec, _, disks = text.removesuffix("~").partition("/")
     k, m = (int(number) for number in ec.split("+"))
-    return Geometry(k, m, int(disks or k + m))
+    return Geometry(k, m, int(disks or k + m), text.endswith("~"))
 
 
 def parse_seeds(text: str) -> range:

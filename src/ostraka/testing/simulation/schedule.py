@@ -15,7 +15,7 @@ from ostraka.errors import OstrakaError
 from ostraka.limits import LIMITS, Limits
 from ostraka.objects.types import Bucket, Versioning
 from ostraka.store.store import Store
-from ostraka.testing.simulation import checks
+from ostraka.testing.simulation import checks, operator
 from ostraka.testing.simulation.adversary import Adversary, Menu
 from ostraka.testing.simulation.clients import BLOCK, KEYS, OWNER, Bodies, Client, World
 from ostraka.testing.simulation.disk import Disk
@@ -67,9 +67,10 @@ class Geometry:
     k: int
     m: int
     disks: int
+    changes: bool = False  # disks come and go, and the geometry changes, while the store is used
 
     def __str__(self) -> str:
-        return f"{self.k}+{self.m} on {self.disks}"
+        return f"{self.k}+{self.m} on {self.disks}{', that change' if self.changes else ''}"
 
 
 @dataclass
@@ -91,6 +92,7 @@ class Plan:
     blocks: int = 8  # of which bodies are made
     buckets: dict[str, Versioning] = field(default_factory=dict)
     menu: Menu = field(default_factory=Menu)
+    changes: tuple[str, ...] = ()  # of the layout, in a phase
     emptied: bool = False  # at the end all is deleted, to see what is left
 
 
@@ -116,6 +118,8 @@ def draw(seed: int, geometry: Geometry) -> tuple[Plan, random.Random]:
     elif geometry.m:
         plan.menu = Menu(blackout=0.25, vanish=0.25, lies=0.1, flips_at_rest=0.15, flips_on_read=0.1)
     plan.menu.hiccups = rng.choice((0.0, 0.0, 0.003, 0.01, 0.03))
+    if geometry.changes:
+        plan.changes = tuple(rng.choices(operator.CHANGES, k=rng.choice((1, 2, 3, 5))))
     return plan, rng
 
 
@@ -253,14 +257,20 @@ class Director:
 
     def _use(self) -> None:
         """Until the clients are done; then it ends, in one way or another."""
-        world, service, rng = self.world, self.service, self.rng
-        if not service.attend(lambda: world.left <= 0):
-            raise Hangs("requests are not answered")
+        service, rng = self.service, self.rng
+        for change in self.plan.changes:
+            self._until_left(rng.randrange(self.plan.requests))
+            self.operator.change(change)
+        self._until_left(0)
         if rng.random() < 0.4:
             service.kill()
         else:
             service.rest(rng.choice((1.0, 30.0)))
             service.stop()
+
+    def _until_left(self, requests: int) -> None:
+        if not self.service.attend(lambda: self.world.left <= requests):
+            raise Hangs("requests are not answered")
 
     def _mend(self) -> None:
         self.failures += self.operator.mend()

@@ -73,6 +73,7 @@ class Service:
         self.recovered: Recovered | None = None
         self._supervisor: Process | None = None
         self.recoveries = 0
+        self._reopening = False
         self.on_recovered: Callable[[], None] = lambda: None  # called while nobody else uses the store
 
     @property
@@ -108,6 +109,7 @@ class Service:
 
     def _recover(self) -> None:
         self.recovered = None
+        self._reopening = False
         self._start_child(self.owner, self._own)
         self._until(lambda: self.owner.ready or not self.owner.alive)
         if not self.owner.ready:
@@ -142,8 +144,9 @@ class Service:
         assert self.shared is not None
         open_map = self.machine.open_map
         if self.recovered is None:
+            ec = None if self.recoveries else self.ec  # it may have been changed since
             store = open_owner(
-                self.paths, self.shared, child.row, ec=self.ec, host=process.host, limits=self.limits, open_map=open_map
+                self.paths, self.shared, child.row, ec=ec, host=process.host, limits=self.limits, open_map=open_map
             )
         else:
             store = open_worker(self.recovered, self.shared, child.row, process.host, self.limits, open_map)
@@ -187,7 +190,13 @@ class Service:
             await store.close()
 
     async def _jobs(self, store: Store, row: int) -> None:
-        jobs = Jobs(store)
+        jobs = store.jobs = Jobs(store)
+
+        def reopen() -> None:
+            self._reopening = True
+            self.machine.tell("")
+
+        store.reopen = reopen
         await jobs.start()
         try:
             await asyncio.Event().wait()
@@ -228,14 +237,14 @@ class Service:
             self._look(10.0)
 
     def _supervise(self) -> bool:
-        """Replace who has died; whether anybody had."""
+        """Replace who has died, and have the store opened anew where its owner asked for that; whether it was so."""
         dead = [child for child in self.children if not child.alive]
-        if not dead:
+        if not dead and not self._reopening:
             return False
         assert self.shared is not None
         for child in dead:
             self.shared.bury(child.row)
-        if any(child.lost_index for child in dead):
+        if self._reopening or any(child.lost_index for child in dead):
             self.stop_children()
             self._recover_until_it_works()
             self._start_workers()
