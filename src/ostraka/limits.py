@@ -130,6 +130,7 @@ class Limits:
     delete_keys_max: int = 1000
     buckets_per_account_max: int = 10_000
     keys_max: int = 1000  # keys that a store seals under, the customers' own not counted
+    key_retire_seconds: float = 24 * 3600.0  # a rotated key's old version may still seal what was begun before
     key_versions_max: int = 100  # of one key: each rotation adds one, the re-wrapping of what it sealed drops the old
     xml_bytes_max: int = 8 * MIB
     tags_per_object_max: int = 10

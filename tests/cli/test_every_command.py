@@ -34,6 +34,10 @@ WORDS: dict[str, list[str]] = {
     "ostraka account rm": ["account", "rm", "ann"],
     "ostraka credentials show": ["credentials", "show"],
     "ostraka credentials rotate": ["credentials", "rotate"],
+    "ostraka key ls": ["key", "ls"],
+    "ostraka key show": ["key", "show"],
+    "ostraka key create": ["key", "create", "kleio"],
+    "ostraka key rotate": ["key", "rotate", "default"],
     "ostraka disk ls": ["disk", "ls"],
     "ostraka disk replace": ["disk", "replace", "{new}"],
     "ostraka disk forget": ["disk", "forget", "1"],
@@ -65,6 +69,7 @@ OF_BYTES: dict[str, list[str]] = {
     "ostraka metadatadb get": ["metadatadb", "get", "file://{bytes}", "there", "k"],
     "ostraka metadatadb set": ["metadatadb", "set", "file://{bytes}", "there", "other", "1"],
 }
+MASTER = "6d" * 32
 WITHOUT_A_PLACE = {"ostraka completion", "ostraka version"}
 UNTIL_CTRL_C = {"ostraka metadatadb watch"}  # tests/metadatadb
 
@@ -90,8 +95,8 @@ class Place:
         (work / "files").mkdir(exist_ok=True)
         (work / "files" / "small").write_bytes(b"small")
         (work / "files" / "large").write_bytes(bytes(300_000))
-        self.program = Program(zygote, work, ("--store", str(store)))
-        with ostraka.open(store) as opened:
+        self.program = Program(zygote, work, ("--store", str(store)), {"OSTRAKA_MASTER_KEY": MASTER})
+        with ostraka.open(store, master_key=MASTER) as opened:
             opened.create_bucket("there").put("k", b"kept")
             opened.create_bucket("empty")
             opened.create_bucket("spare").put("spared/1", b"1")

@@ -16,7 +16,7 @@ import ostraka
 from ostraka import __version__
 from ostraka.testing.processes import ServerProcess
 
-JOBS = {"collect", "checkpoint", "heal", "rebalance", "compact", "scrub", "tier"}
+JOBS = {"collect", "checkpoint", "heal", "rebalance", "compact", "rewrap", "scrub", "tier"}
 
 
 @pytest.fixture

@@ -135,10 +135,15 @@ async def read(store: Store, key: str) -> bytes:
 
 @asynccontextmanager
 async def opened(
-    paths: Sequence[Path], limits: Limits = SMALL, *, ec: tuple[int, int] | None = None, host: Host | None = None
+    paths: Sequence[Path],
+    limits: Limits = SMALL,
+    *,
+    ec: tuple[int, int] | None = None,
+    host: Host | None = None,
+    masters: Sequence[bytes] = (),
 ) -> AsyncIterator[Store]:
     """The store in these directories, for this process alone, with a bucket in it."""
-    async with open_here(paths, ec=ec, host=host, limits=limits) as store:
+    async with open_here(paths, ec=ec, host=host, limits=limits, masters=masters) as store:
         try:
             if not store.membership.read_only:
                 try:

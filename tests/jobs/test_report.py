@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ostraka.jobs.records import HEAL_KEY, SCRUB_KEY, HealRecord, ScrubRecord, encode
+from ostraka.jobs.records import HEAL_KEY, REWRAP_KEY, SCRUB_KEY, HealRecord, ScrubRecord, encode
 from ostraka.jobs.report import JobReport, recorded
 from ostraka.state import MemoryState, Mutation, Put
 
@@ -25,7 +25,7 @@ def test_what_a_job_left_on_record_is_told() -> None:
     assert (scrub["scrub"].note, scrub["heal"].done, scrub["heal"].note) == ("finished before", 0, "")
 
 
-@pytest.mark.parametrize(("key", "name"), [(HEAL_KEY, "heal"), (SCRUB_KEY, "scrub")])
+@pytest.mark.parametrize(("key", "name"), [(HEAL_KEY, "heal"), (SCRUB_KEY, "scrub"), (REWRAP_KEY, "rewrap")])
 def test_a_record_that_cannot_be_read_was_told_as_if_there_were_none(key: bytes, name: str) -> None:
     note = told(key, b"\xc1")[name].note
     assert "cannot be read" in note

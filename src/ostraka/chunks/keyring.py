@@ -21,11 +21,12 @@ from ostraka.errors import Absent, Corrupt, Exists, Forbidden, Invalid, NotSuppo
 from ostraka.host import Host
 from ostraka.limits import LIMITS, Limits
 from ostraka.state.types import Absent as NoRow
-from ostraka.state.types import Equals, Mutation, Operation, Precondition, Put, Rejected, State, prefix_end
+from ostraka.state.types import Delete, Equals, Mutation, Operation, Precondition, Put, Rejected, State, prefix_end
 
-KEYS = b"k"  # table: `k` `i` id -> KeyRow; `k` `n` name -> id
+KEYS = b"k"  # table: `k` `i` id -> KeyRow; `k` `n` name -> id; `k` `g` id version(4): what may be sealed with
 BY_ID = KEYS + b"i"
 BY_NAME = KEYS + b"n"
+GATES = KEYS + b"g"
 TABLES = (KEYS,)
 ROW_VERSION = 1
 DEFAULT = "default"  # the store's own key
@@ -73,6 +74,28 @@ def decode(value: bytes) -> KeyRow:
     if not row.versions:
         raise Corrupt("a key without a version", reason="row")
     return row
+
+
+def check_row(key: bytes, value: bytes) -> None:
+    """Corrupt for what is no row of this table, Refused for a newer version's: for fsck."""
+    kind, rest = key[:2], key[2:]
+    if kind == BY_ID and len(rest) == KEY_ID_SIZE:
+        decode(value)
+    elif not (kind == BY_NAME and rest and len(value) == KEY_ID_SIZE) and not (
+        kind == GATES and len(rest) == KEY_ID_SIZE + 4 and not value
+    ):
+        raise Corrupt(f"a key that is none of the keys' table: {key[:32].hex()}", reason="row")
+
+
+def gate_key(key_id: bytes, number: int) -> bytes:
+    """The row that stands for as long as new bodies may be sealed under this version of a key."""
+    return GATES + key_id + number.to_bytes(4, "big")
+
+
+def gate_of(seal: bytes) -> bytes:
+    """The gate of what a seal was made with, "" for a customer's key."""
+    key_id, number = key_of(seal)
+    return gate_key(key_id, number) if number else b""
 
 
 def id_key(key_id: bytes) -> bytes:
@@ -148,7 +171,7 @@ class Keyring:
             return known[1]
         secret = self._master_of(key.row).unwrap(key.row.secret, _of_secret(key.id))
         number = key.row.current.number
-        domain = Domain(key.id, number, self._opened(key, number), secret, self._cipher)
+        domain = Domain(key.id, number, self._opened(key, number), secret, self._cipher, gate=gate_key(key.id, number))
         self._domains[name] = key.value, domain
         return domain
 
@@ -175,7 +198,7 @@ class Keyring:
                 found = self._master_of(key.row).unwrap(version.wrapped, _of_version(key.id, number))
                 self._wrapping[key.id, number] = found
                 return found
-        raise Corrupt(f"key {key.row.name!r} has no version {number}", reason="key")
+        raise Unavailable(f"version {number} of key {key.row.name!r} was dropped: look at the row again", reason="key")
 
     def _master_of(self, row: KeyRow) -> Master:
         for master in self.masters:
@@ -267,7 +290,7 @@ class Keyring:
             await self._state.commit(
                 Mutation(
                     [NoRow(name_key(name), "key"), NoRow(id_key(key_id), "key")],
-                    [Put(name_key(name), key_id), Put(id_key(key_id), value)],
+                    [Put(name_key(name), key_id), Put(id_key(key_id), value), Put(gate_key(key_id, 1), b"")],
                 )
             )
         except Rejected:
@@ -287,9 +310,19 @@ class Keyring:
                 raise TooLarge(message, reason="key-versions")
             version = self._new_version(key.id, key.row.current.number + 1, self._master_of(key.row))
             row = msgspec.structs.replace(key.row, versions=(*key.row.versions, version))
-            if await self._replace([(key, row)]):
+            if await self._replace([(key, row)], [Put(gate_key(key.id, version.number), b"")]):
                 return Key(key.id, row, encode(row))
         raise Unavailable(f"others kept changing key {name!r}; try again", reason="contention")
+
+    async def close(self, keys: Sequence[Key], more: Sequence[Operation]) -> bool:
+        """In one commit, with what more there is to it: from now on nothing is sealed under the older versions of these
+        keys. False, and nothing is done, if a row is another by now."""
+        gates = [Delete(gate_key(key.id, version.number)) for key in keys for version in key.row.versions[:-1]]
+        return await self._replace([(key, key.row) for key in keys], [*gates, *more])
+
+    async def drop(self, key: Key) -> bool:
+        """Forget the older versions of a key: after `close`, when no seal names them any more. False as there."""
+        return await self._replace([(key, msgspec.structs.replace(key.row, versions=key.row.versions[-1:]))])
 
     async def rewrap(self) -> int:
         """Bring all keys under the first master key, in one commit. How many that were; those of a master key that was
@@ -318,10 +351,10 @@ class Keyring:
         secret = again(key.row.secret, _of_secret(key.id))
         return msgspec.structs.replace(key.row, master=new.fingerprint, secret=secret, versions=versions)
 
-    async def _replace(self, changes: Sequence[tuple[Key, KeyRow]]) -> bool:
+    async def _replace(self, changes: Sequence[tuple[Key, KeyRow]], more: Sequence[Operation] = ()) -> bool:
         """Commit changed rows, all or none; False if one of them is another by now."""
         same: list[Precondition] = [Equals(id_key(key.id), key.value, "key") for key, _ in changes]
-        rows: list[Operation] = [Put(id_key(key.id), encode(row)) for key, row in changes]
+        rows: list[Operation] = [*(Put(id_key(key.id), encode(row)) for key, row in changes), *more]
         try:
             await self._state.commit(Mutation(same, rows))
         except Rejected:

@@ -35,9 +35,12 @@ _SLOT = Kind.SLOT.value
 class _WrittenPack:
     """A pack on stable storage, and how its placements ended."""
 
-    __slots__ = ("abandoned", "id", "operations", "packer", "slots", "stripe", "unsettled")
+    __slots__ = ("abandoned", "id", "operations", "packer", "preconditions", "slots", "stripe", "unsettled")
 
-    def __init__(self, packer: "Packer", pack: bytes, stripe: Stripe, row: bytes, slots: int) -> None:
+    def __init__(
+        self, packer: "Packer", pack: bytes, stripe: Stripe, row: bytes, slots: int, gate: Sequence[Precondition]
+    ) -> None:
+        self.preconditions = gate
         self.packer = packer
         self.id = pack
         self.stripe = stripe
@@ -55,11 +58,10 @@ class _WrittenPack:
 class PlacedSlot:
     """One small body on stable storage."""
 
-    __slots__ = ("_ended", "_pack", "entry", "operations")
-
-    preconditions: Sequence[Precondition] = ()
+    __slots__ = ("_ended", "_pack", "entry", "operations", "preconditions")
 
     def __init__(self, pack: _WrittenPack, slot: int, length: int) -> None:
+        self.preconditions: Sequence[Precondition] = pack.preconditions
         self._pack = pack
         self._ended = False
         self.entry = Entry(_SLOT, pack.id, 0, length, slot)
@@ -184,7 +186,7 @@ class Packer:
             self._in_flight -= 1
             self._launch()
         row = encode(PackRow(ROW_VERSION, built.slots, stripe, seal))
-        written = _WrittenPack(self, pack, stripe, row, len(batch))
+        written = _WrittenPack(self, pack, stripe, row, len(batch), batch[0][1].gate)
         self._count(built)
         plain = sum(len(body) for body, _ in bodies)
         ground.counters.add("placed_bytes", plain)

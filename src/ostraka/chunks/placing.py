@@ -144,10 +144,11 @@ class PlacedChunk:
         frame_size = self._writer.ground.limits.frame_size
         row = ChunkRow(ROW_VERSION, Health.GOOD, self.entry.length, frame_size, table, stripe, self._seal)
         operations: list[Operation] = [Put(key, encode(row)), Add(chunk_counter_key(chunk), 1)]
+        gate = self.recipe.gate
         if value is None or old is None:
-            self.preconditions = (Absent(key, CHUNK_TAG),)
+            self.preconditions = (Absent(key, CHUNK_TAG), *gate)
         else:  # what is there is not to be relied upon: it is replaced, and kept for the readers in flight
-            self.preconditions = (Equals(key, value, CHUNK_TAG),)
+            self.preconditions = (Equals(key, value, CHUNK_TAG), *gate)
             dead = encode(StripeRow(ROW_VERSION, Owner.CHUNK, chunk, old.stripe))
             operations.append(Put(zero_stripe_key(old.stripe), dead, stamp_value=True))
         self.operations = operations

@@ -49,14 +49,17 @@ def derive(context: str, *material: bytes, size: int = KEY_SIZE) -> bytes:
 class Domain:
     """What a body is sealed under: a key's current version. It has no repr to speak of, and is never written."""
 
-    __slots__ = ("_cipher", "_wrapping", "id", "secret", "version")
+    __slots__ = ("_cipher", "_wrapping", "gate", "id", "secret", "version")
 
-    def __init__(self, key_id: bytes, version: int, wrapping: bytes, secret: bytes, cipher: int = AES_256_GCM) -> None:
+    def __init__(
+        self, key_id: bytes, version: int, wrapping: bytes, secret: bytes, cipher: int = AES_256_GCM, gate: bytes = b""
+    ) -> None:
         assert len(key_id) == KEY_ID_SIZE
         assert len(wrapping) == len(secret) == KEY_SIZE
         self.id = key_id
         self.version = version
         self.secret = secret  # keys the ids of the domain's chunks
+        self.gate = gate  # row of the state that must stand when something sealed under this is committed; b"": none
         self._wrapping = wrapping
         self._cipher = cipher  # of new data keys
 

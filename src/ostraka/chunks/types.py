@@ -16,7 +16,9 @@ from ostraka.chunks.sealing import DataKey, Domain
 from ostraka.errors import Forbidden
 from ostraka.host import Buffer
 from ostraka.limits import LIMITS
-from ostraka.state.types import Operation, Precondition
+from ostraka.state.types import Operation, Precondition, Present
+
+KEY_TAG = "key"
 
 
 class Kind(IntEnum):
@@ -52,6 +54,11 @@ class Recipe(msgspec.Struct, frozen=True, gc=False):
     cut: Cut = Cut()
     domain: Domain | None = None
     pool: int = 0  # where it is kept: 0 are the store's own disks
+
+    @property
+    def gate(self) -> tuple[Precondition, ...]:
+        """What must hold when something that was sealed is committed (tag: KEY_TAG): its key was not rotated away."""
+        return (Present(self.domain.gate, KEY_TAG),) if self.domain is not None and self.domain.gate else ()
 
 
 RECIPE = Recipe()

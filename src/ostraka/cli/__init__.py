@@ -26,6 +26,7 @@ COMMANDS = {
     "rm": ("ostraka.cli.rm", "rm"),
     "backend": ("ostraka.cli.backend", "backend"),
     "account": ("ostraka.cli.account", "account"),
+    "key": ("ostraka.cli.key", "key"),
     "credentials": ("ostraka.cli.credentials", "credentials"),
     "disk": ("ostraka.cli.disk", "disk"),
     "pool": ("ostraka.cli.pool", "pool"),

@@ -6,6 +6,7 @@ from ostraka.jobs.compact import Compact
 from ostraka.jobs.ground import Job
 from ostraka.jobs.heal import Heal
 from ostraka.jobs.rebalance import Rebalance
+from ostraka.jobs.rewrap import Rewrap
 from ostraka.jobs.scrub import Scrub
 from ostraka.jobs.tier import Tier
 
@@ -17,5 +18,6 @@ JOBS: tuple[type[Job], ...] = (
     Compact,
     Scrub,
     Tier,
+    Rewrap,
 )
 NAMES = tuple(job.name for job in JOBS)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 
+from ostraka.chunks.keyring import Keyring
 from ostraka.errors import Refused
 from ostraka.host import Clock, Host
 from ostraka.limits import Limits
@@ -50,6 +51,9 @@ class Ground(Protocol):
 
     @property
     def disks(self) -> Mapping[int, LocalDisk]: ...
+
+    @property
+    def keyring(self) -> Keyring: ...
 
     @property
     def host(self) -> Host: ...

@@ -110,6 +110,25 @@ class ScrubRecord(msgspec.Struct, frozen=True, array_like=True):
     rows: RowScrub = RowScrub()
 
 
+class RewrapRecord(msgspec.Struct, frozen=True, array_like=True):
+    """How far the re-wrapping of data keys has come. ``targets``: what the pass is for, keys by their id with the
+    version that all seals of theirs are to have.
+
+    The pass has come to the key ``cursor``, has looked at ``examined`` rows, changed ``rewrapped`` and could not read
+    ``left``. ``closing``: it began when nothing could be sealed under older versions any more, so that they may go when
+    it ends with nothing left; else, once it has ``ended``, that is waited for.
+    """
+
+    version: int = VERSION
+    targets: tuple[tuple[bytes, int], ...] = ()
+    cursor: bytes = b""
+    examined: int = 0
+    rewrapped: int = 0
+    left: int = 0
+    closing: bool = False
+    ended: bool = False
+
+
 class HurtRow(msgspec.Struct, frozen=True, array_like=True):
     """``stripe``: where to look for who owns it, when the key does not say. ``since``: when it was found (POSIX
     seconds)."""
@@ -143,6 +162,7 @@ class JobRow(msgspec.Struct, frozen=True, array_like=True):
 
 _heal = msgspec.msgpack.Decoder(HealRecord).decode
 _rebalance = msgspec.msgpack.Decoder(RebalanceRecord).decode
+_rewrap = msgspec.msgpack.Decoder(RewrapRecord).decode
 _scrub = msgspec.msgpack.Decoder(ScrubRecord).decode
 _hurt = msgspec.msgpack.Decoder(HurtRow).decode
 _job = msgspec.msgpack.Decoder(JobRow).decode
@@ -160,9 +180,10 @@ def standing_key(name: str) -> bytes:
 HEAL_KEY = JOB + b"heal"
 SCRUB_KEY = JOB + b"scrub"
 REBALANCE_KEY = JOB + b"rebalance"
+REWRAP_KEY = JOB + b"rewrap"
 
 
-Row = HealRecord | RebalanceRecord | ScrubRecord | JobRow | HurtRow
+Row = HealRecord | RebalanceRecord | RewrapRecord | ScrubRecord | JobRow | HurtRow
 
 
 def decode(key: bytes, value: bytes) -> Row:
@@ -173,6 +194,8 @@ def decode(key: bytes, value: bytes) -> Row:
             row = _heal(value)
         elif key == REBALANCE_KEY:
             row = _rebalance(value)
+        elif key == REWRAP_KEY:
+            row = _rewrap(value)
         elif key == SCRUB_KEY:
             row = _scrub(value)
         elif key[:1] == STANDING and len(key) > 1:

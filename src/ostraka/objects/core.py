@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 from ostraka.chunks.keyring import Keyring
-from ostraka.chunks.types import Chunks, Entry, Kind
+from ostraka.chunks.types import KEY_TAG, Chunks, Entry, Kind
 from ostraka.errors import Conflict, Corrupt, Full, Invalid, OstrakaError, Overloaded, Unavailable
 from ostraka.host import Host
 from ostraka.limits import Limits
@@ -27,6 +27,10 @@ CERTAINLY_NOT = (Conflict, Corrupt, Invalid, Overloaded, Full)
 
 def fenced() -> Unavailable:
     return Unavailable("this process was declared dead, and may write no more; restart it", reason="fenced")
+
+
+def rotated() -> Unavailable:
+    return Unavailable("the key that this was encrypted under was rotated away meanwhile; try again", reason="key")
 
 
 def contended() -> Conflict:
@@ -75,6 +79,8 @@ class Core:
         except Rejected as refusal:
             if refusal.tag == FENCE:
                 raise fenced() from refusal
+            if refusal.tag == KEY_TAG:
+                raise rotated() from refusal
             raise
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -3,16 +3,18 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from ostraka.chunks.keyring import gate_of
+from ostraka.chunks.types import KEY_TAG
 from ostraka.errors import Absent, PreconditionFailed
 from ostraka.objects import rows
 from ostraka.objects.buckets import Buckets, Open
-from ostraka.objects.core import CERTAINLY_NOT, FENCE, Core, contended, fenced
+from ostraka.objects.core import CERTAINLY_NOT, FENCE, Core, contended, fenced, rotated
 from ostraka.objects.identity import NULL_VERSION
 from ostraka.objects.plans import REPLAN, Plan, check_conditions, plan_put
 from ostraka.objects.replay import Replays
 from ostraka.objects.rows import VersionRecord
 from ostraka.objects.types import ObjectInfo, WriteConditions
-from ostraka.state import Mutation, Rejected
+from ostraka.state import Mutation, Present, Rejected
 
 NO_CONDITIONS = WriteConditions()
 
@@ -117,6 +119,8 @@ class Publisher:
                 kept = self.replays.record(write.replay_name, write.replay_body, record, write.replay_must)
                 plan.preconditions.extend(kept[0])
                 plan.operations.extend(kept[1])
+            if record.seal is not None and (gate := gate_of(record.seal)):
+                plan.preconditions.append(Present(gate, KEY_TAG))
             if body is not None:
                 body.stage_into(plan)
                 body.unsure = True
@@ -129,6 +133,8 @@ class Publisher:
                     body.unsure = False
                 if refusal.tag == FENCE:
                     raise fenced() from refusal
+                if refusal.tag == KEY_TAG:
+                    raise rotated() from refusal
                 if refusal.tag in REPLAN:
                     bucket = await self._buckets.open_for_writing(bucket.name)
                     key_tail = bucket.tail(key)

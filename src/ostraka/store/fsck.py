@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from ostraka.chunks import keyring as key_rows
 from ostraka.chunks import rows as chunk_rows
 from ostraka.errors import Corrupt, OstrakaError, Refused
 from ostraka.jobs import heal, records, state_copies
@@ -377,6 +378,8 @@ def _wrong_row(key: bytes, value: bytes) -> str:
     try:
         if table in chunk_rows.TABLES:
             chunk_rows.decode(key, value)
+        elif table in key_rows.TABLES:
+            key_rows.check_row(key, value)
         elif table in records.TABLES:
             records.decode(key, value)
         elif table in _OBJECT_DECODERS:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ostraka.objects import recipes
 from ostraka.objects.types import Bucket
-from ostraka.store import credentials, disks, fsck, jobs, layout, pools, status
+from ostraka.store import credentials, disks, fsck, jobs, layout, pools, sealing_keys, status
 from ostraka.store.accounts import ROOT_NAME
 from ostraka.store.disks import Progress
 from ostraka.store.store import Store
@@ -114,6 +114,26 @@ async def _pool_rm(store: Store, progress: Progress, *, name: str) -> dict[str, 
     return await pools.remove(store, name=name)
 
 
+async def _key_ls(store: Store, progress: Progress) -> dict[str, Any]:
+    return sealing_keys.list_keys(store)
+
+
+async def _key_show(store: Store, progress: Progress, *, name: str) -> dict[str, Any]:
+    return sealing_keys.show(store, name)
+
+
+async def _key_create(store: Store, progress: Progress, *, name: str) -> dict[str, Any]:
+    return await sealing_keys.create(store, name)
+
+
+async def _key_rotate(store: Store, progress: Progress, *, name: str) -> dict[str, Any]:
+    return await sealing_keys.rotate(store, name)
+
+
+async def _key_rotate_master(store: Store, progress: Progress) -> dict[str, Any]:
+    return await sealing_keys.rotate_master(store)
+
+
 Operation = Callable[..., Coroutine[Any, Any, dict[str, Any]]]
 
 OPERATIONS: dict[str, Operation] = {
@@ -142,6 +162,11 @@ OPERATIONS: dict[str, Operation] = {
     "pool-add": _pool_add,
     "pool-ls": _pool_ls,
     "pool-rm": _pool_rm,
+    "key-create": _key_create,
+    "key-ls": _key_ls,
+    "key-rotate": _key_rotate,
+    "key-rotate-master": _key_rotate_master,
+    "key-show": _key_show,
     "status": _status,
 }
 AT_ONCE = frozenset(
@@ -159,6 +184,8 @@ AT_ONCE = frozenset(
         "job-run",
         "job-show",
         "pool-ls",
+        "key-ls",
+        "key-show",
         "status",
     }
 )

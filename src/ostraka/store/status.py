@@ -140,6 +140,10 @@ def _problems(
         tell(f"{copies} of {wanted} copies of the state are current", "the heal job makes others: `ostraka job ls`")
     if hurt:
         tell(f"{hurt} stripes have a bad shard that readers met", "wait: the heal job mends them; else `ostraka fsck`")
+    locked = store.keyring.complaint()
+    if locked:
+        what, _, way_out = locked.partition(": ")
+        tell(f"what is encrypted can be neither read nor written: {what}", way_out)
     for job in jobs:
         if job.status == "failed":
             tell(f"job {job.name} fails: {job.note}", "it is tried again every minute; the log says more")
