@@ -133,3 +133,20 @@ async def test_a_range_outside_of_an_entry_is_invalid(rig) -> None:
             rig.chunks.read(entry, offset, length)
         with pytest.raises(Invalid):
             rig.chunks.read_now(entry, offset, length)
+
+
+async def test_a_chunk_is_read_with_its_table_at_once_when_most_of_it_is_wanted(rig) -> None:
+    body = rig.noise(12 * KIB)
+    entry = await rig.store(body)
+    fresh = rig.another()
+    rig.pool.reads.clear()
+    assert b"".join([bytes(piece) async for piece in fresh.read(entry, 100, 11 * KIB)]) == body[100 : 100 + 11 * KIB]
+    assert len(rig.pool.reads) == 1
+    assert b"".join([bytes(piece) async for piece in fresh.read(entry, 0, 12 * KIB)]) == body
+    assert len(rig.pool.reads) == 2, "the table is known by now"
+    few = rig.another()
+    rig.pool.reads.clear()
+    assert b"".join([bytes(piece) async for piece in few.read(entry, 9 * KIB, 10)]) == body[9 * KIB : 9 * KIB + 10]
+    assert sum(length for _, _, length in rig.pool.reads) < 10 * KIB, "a table, and a frame"
+    for each in (fresh, few):
+        await each.close()

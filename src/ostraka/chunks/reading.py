@@ -162,16 +162,18 @@ class Reader:
                     raise self._failed(entry, failure)
                 seen, moves = value, moves + 1
                 try:
-                    table = await self._table(row)
+                    table, whole = await self._table(row, end - position)
                     opener = self._opener(entry, row, domain)
                     while position < end:
                         first, last = self._piece(table, position, end)
-                        pieces = await (ahead or self._fetch(row, table, first, last, opener))
+                        pieces = await (ahead or self._fetch(row, table, first, last, opener, whole))
                         ahead = None
                         following = last * table.frame_size
                         if following < end:
                             piece_after = self._piece(table, following, end)
-                            ahead = asyncio.ensure_future(self._fetch(row, table, *piece_after, opener))
+                            ahead = asyncio.ensure_future(self._fetch(row, table, *piece_after, opener, whole))
+                        else:
+                            whole = None  # not held while the reader is at work
                         at = first * table.frame_size
                         for piece in pieces:
                             cut = _cut(piece, max(position - at, 0), min(end - at, len(piece)))
@@ -208,9 +210,14 @@ class Reader:
         key = self._ground.data_key(row.seal, of_chunk(entry.id), domain)
         return partial(frames.open_sealed, key, entry.id)
 
-    async def _fetch(self, row: ChunkRow, table: FrameTable, first: int, last: int, opener: Opener) -> list[Buffer]:
+    async def _fetch(
+        self, row: ChunkRow, table: FrameTable, first: int, last: int, opener: Opener, whole: memoryview | None
+    ) -> list[Buffer]:
         start, end = table.start(first), table.ends[last - 1]
-        data = await self._ground.pool.read(row.stripe, start, end - start)
+        if whole is None:
+            data = await self._ground.pool.read(row.stripe, start, end - start)
+        else:
+            data = whole[start:end]
         if (row.seal is not None or any(table.codecs[first:last])) and (last - first) * table.frame_size > NOW_MAX:
             size = min(last * table.frame_size, table.length) - first * table.frame_size
             room = self._ground.pool.scratch(size)
@@ -234,11 +241,15 @@ class Reader:
             raise self._failed(entry, Corrupt("a chunk that is shorter than what refers to it", reason="chunk"))
         return value, row
 
-    async def _table(self, row: ChunkRow) -> FrameTable:
+    async def _table(self, row: ChunkRow, wanted: int) -> tuple[FrameTable, memoryview | None]:
+        """The frame table; and the whole stored chunk, where one read of both costs little more than the table's."""
         table = self._tables.get(row.stripe.write_id)
-        if table is None:
-            table = self._keep(row, await self._ground.pool.read(row.stripe, 0, row.table_size))
-        return table
+        if table is not None:
+            return table, None
+        if row.stripe.length > self._ground.limits.read_piece_max or 2 * wanted < row.length:
+            return self._keep(row, await self._ground.pool.read(row.stripe, 0, row.table_size)), None
+        whole = await self._ground.pool.read(row.stripe, 0, row.stripe.length)
+        return self._keep(row, whole[: row.table_size]), whole
 
     def _keep(self, row: ChunkRow, head: memoryview) -> FrameTable:
         table = frames.parse(head, row.length, row.stripe.length)
