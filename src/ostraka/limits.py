@@ -76,12 +76,15 @@ class Limits:
     reserve_writes: float = 0.05
     reserve_compaction: float = 0.03
     reserve_deletes: float = 0.01
+    near_full: float = 0.15  # from here on writers are slowed down and compaction hurries, more and more to the reserve
+    near_full_delay_seconds_max: float = 0.1  # that each body and each chunk waits once the reserve is reached
     reserve_bytes_max: int = 8 * GIB  # a reserve never asks for more than this, so that huge disks are not wasted
 
     # -- collection (jobs/)
     collect_grace_seconds: float = 30.0  # observed by the collector itself on a monotonic clock
     collect_batch_rows_max: int = 500
     compact_live_ratio: float = 0.6  # a sealed segment below this is rewritten
+    compact_live_ratio_full: float = 0.9  # on a disk that has no more room than is held back
     pin_seconds_max: float = 12 * 3600.0  # a reader older than this no longer holds back the collector
 
     # -- jobs (jobs/)

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from store_rig import BUCKET, SMALL, Contents, Turned, directories, opened, read
 import ostraka
 from ostraka.errors import Full
 from ostraka.host import Host
+from ostraka.jobs.compact import Compact
 from ostraka.objects.types import Attributes
 from ostraka.store.status import status
 from ostraka.testing.files import FaultyFiles
@@ -75,3 +77,47 @@ def test_an_index_that_finds_no_room_is_told_in_our_words_and_not_lmdb_s(tmp_pat
         assert Full in refusals
         with ostraka.open(store, existing=True) as opened_store:
             assert opened_store.bucket("bucket").get("k") == b"kept"
+
+
+def test_a_disk_that_is_nearly_full_slows_writers_down_and_has_compaction_hurry(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = Contents(seed)
+    files, clock = FaultyFiles(), Turned()
+    waited: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        waited.append(seconds)
+        await sleep(0)
+
+    async def run() -> None:
+        async with opened(directories(tmp_path, 4), host=Host(files, clock)) as store:
+            total = 1 << 36
+            near, reserve = SMALL.near_full, SMALL.reserve_writes
+            compact = Compact(store)
+            for full, pressure in ((near + 0.01, 0.0), ((near + reserve) / 2, 0.5), (reserve + 0.0001, 1.0)):
+                files.room = (int(total * full), total)
+                clock.now += 2  # what is free is asked for once in a second
+                for disk in store.disks.values():
+                    disk.space.free()
+                await until(lambda: all(disk.space.free()[0] == files.room[0] for disk in store.disks.values()))
+                clock.now += 1
+                assert store.pressure() == pytest.approx(pressure, abs=0.01)
+                waited.clear()
+                await contents.put(store, "k", 150_000)  # three chunks
+                assert sum(seconds > 0 for seconds in waited) == (3 if pressure else 0)
+                assert max(waited, default=0) == pytest.approx(pressure * SMALL.near_full_delay_seconds_max, abs=0.01)
+                more = SMALL.compact_live_ratio_full - SMALL.compact_live_ratio
+                wanted = SMALL.compact_live_ratio + pressure * more
+                assert compact._ratio(store.disks[0]) == pytest.approx(wanted, abs=0.01)
+                told = [problem["what"] for problem in (await status(store))["problems"]]
+                assert any("nearly full" in what for what in told) == bool(pressure)
+            await contents.check(store)
+
+    async def until(holds: Callable[[], bool]) -> None:
+        while not holds():
+            await sleep(0.01)
+
+    monkeypatch.setattr("ostraka.objects.core.asyncio.sleep", noted)
+    asyncio.run(run())

@@ -2,7 +2,8 @@
 
 The bound. A closed segment (`liveness.closed`) is kept only while at least ``limits.compact_live_ratio`` of what it
 holds beside header and footer is alive (it would have those again: with the smallest shards they are half of a file).
-So what a disk holds in closed segments is at most live / 0.6, and footers. Beside that it holds what may not be judged
+So what a disk holds in closed segments is at most live / 0.6, and footers; less on a disk that is nearly full, of which
+more is rewritten. Beside that it holds what may not be judged
 yet: the segments that processes append to (at most ``segment_size_max`` each, four a process and disk), and what died
 within the grace or is held by a reader. Together: at most 3 x live, and a constant that grows with neither time nor
 traffic.
@@ -106,11 +107,18 @@ class Compact(Job):
                 return None
             if released:
                 judged = await self._closed(disk)
+            ratio = self._ratio(disk)
             for info in judged:
                 share = _live_share(info, self._reconciled[number].get(info.segment))
-                if share < ground.limits.compact_live_ratio and info.segment not in self._not_before:
+                if share < ratio and info.segment not in self._not_before:
                     found.append(_Candidate(share, number, info.segment))
         return found
+
+    def _ratio(self, disk: LocalDisk) -> float:
+        """What is alive less than this is rewritten: the fuller the disk, the more."""
+        limits = self._ground.limits
+        more = limits.compact_live_ratio_full - limits.compact_live_ratio
+        return limits.compact_live_ratio + disk.space.pressure() * more
 
     async def _closed(self, disk: LocalDisk) -> list[SegmentInfo]:
         infos = await in_thread(disk.segments)

@@ -90,6 +90,10 @@ class Ground(Protocol):
         """A number that moves when clients ask something of the store, to read or to write."""
         ...
 
+    def pressure(self) -> float:
+        """How near the disks are to being full: 0 with room enough, 1 when clients may write no more."""
+        ...
+
     def live_incarnations(self) -> set[bytes]:
         """Of all processes of this store that have not certainly ended; read before what they wrote is judged."""
         ...

@@ -5,9 +5,9 @@ membership changed, somebody called `wake`, or a job said when it has to look ag
 as long each time that nothing had happened, up to ``limits.jobs_idle_seconds_max``; a look at an idle store reads two
 words of memory. So an idle server is idle.
 
-While requests come in, jobs take at most ``limits.jobs_busy_share`` of the time, by sleeping after each piece in
-proportion to what it took. "Requests come in" means: some were answered, or the state's sequence moved by other commits
-than the jobs' own.
+While requests come in, jobs take at most ``limits.jobs_busy_share`` of the time (more when disks are nearly full), by
+sleeping after each piece in proportion to what it took. "Requests come in" means: some were answered, or the state's
+sequence moved by other commits than the jobs' own.
 
 A job that is paused (standing.py) begins no further piece. What a job does between two rests is a run, and is put on
 record; runs that follow each other closely are told as one.
@@ -265,7 +265,8 @@ class Scheduler:
         self._count(turn, took)
         self._account(turn)
         if busy:
-            await asyncio.sleep(took * (1 / limits.jobs_busy_share - 1))
+            share = max(limits.jobs_busy_share, self._ground.pressure())
+            await asyncio.sleep(took * (1 / share - 1))
 
     def _failed(self, turn: _Turn, error: Exception) -> None:
         turn.failures += 1

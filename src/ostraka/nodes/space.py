@@ -110,6 +110,13 @@ class Space:
             reason="disk",
         )
 
+    def pressure(self) -> float:
+        """How near the disk is to its reserve, by what is known to be free: 0 with room enough, 1 with none left."""
+        free, total = self.free()
+        near = held_back(total, self._limits.near_full, self._limits)
+        reserve = held_back(total, self._limits.reserve_writes, self._limits)
+        return min(1.0, max(0.0, (near - free) / max(1, near - reserve)))
+
     def left(self) -> int:
         """Bytes that clients may still write, by what is known to be free."""
         free, total = self.free()

@@ -65,6 +65,7 @@ class Core:
         self.keyring = keyring
         self.locks = KeyLocks()
         self.room: Callable[[], None] = lambda: None  # raises Full while clients may write nothing more (ENGINE 22)
+        self.pressure: Callable[[], float] = lambda: 0.0  # 0 to 1: how near the disks are to that
         self.fence = Present(rows.INCARNATION + incarnation, FENCE)
         self.copies = asyncio.Semaphore(limits.copies_anew_max)  # whose holder reads and writes bodies at once
         self.ahead_bytes = 0  # memory that readers may hold for what comes after what they read now
@@ -82,6 +83,12 @@ class Core:
             if refusal.tag == KEY_TAG:
                 raise rotated() from refusal
             raise
+
+    async def throttle(self) -> None:
+        """Have a writer wait while disks are nearly full, so that compaction keeps up."""
+        pressure = self.pressure()
+        if pressure:
+            await asyncio.sleep(pressure * self.limits.near_full_delay_seconds_max)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run clean-up that must not hold back an answer; `settle` waits for it."""

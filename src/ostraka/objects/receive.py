@@ -35,6 +35,7 @@ async def receive(core: Core, source: Source, digest: Digest, recipe: Recipe, *,
     """
     limits = core.limits
     core.room()
+    await core.throttle()
     body = source.read_now()
     if body is not None:
         if len(body) > limits.pack_size_max:
@@ -164,6 +165,8 @@ class _Stream:
         """Take in the whole body; False when it turned out to be small, and is in ``small``."""
         intake, lane, limits = self._intake, self._lane, self._core.limits
         while intake.size != self._length:
+            if intake.size:
+                await self._core.throttle()
             await lane.reached(intake.size - limits.in_flight_bytes_max)
             if self._filling is None:
                 if self._core.chunks.scarce(self._room()):

@@ -132,8 +132,11 @@ def _problems(
             tell(f"disk {disk['number']}{where} is not healed yet", way_out)
         on_disk = store.disks.get(disk["number"])
         if on_disk is not None and not trouble and not on_disk.space.left():
-            way_out = "delete objects, or replace the disk by a larger one (`ostraka disk replace`)"
+            way_out = "delete objects, add a disk (`ostraka disk add`), or take a larger one (`ostraka disk replace`)"
             tell(f"disk {disk['number']}{where} has no room left for writes", way_out)
+        elif on_disk is not None and not trouble and on_disk.space.pressure():
+            way_out = "add a disk (`ostraka disk add`), or delete objects, before it is full"
+            tell(f"disk {disk['number']}{where} is nearly full: writers are slowed down", way_out)
     wanted = min(epoch.m + 1, len(state_copies.staying(epoch)))
     copies = len(state_copies.carriers(epoch))
     if copies < wanted:

@@ -141,6 +141,8 @@ class Store:
             keyring=self.keyring,
         )
         self.objects.core.room = self._room
+        self.objects.core.pressure = self.pressure
+        self._pressure, self._pressure_until = 0.0, 0.0
         self._room_until = 0.0
         self._gone: set[int] = set()
 
@@ -154,6 +156,17 @@ class Store:
             if disk is not None:
                 disk.space.check(self.limits.reserve_writes)
         self._room_until = now + ROOM_SECONDS
+
+    def pressure(self) -> float:
+        """How near the disks are to being full, of those that a stripe needs: the fullest that has to be written."""
+        now = self.host.clock.monotonic()
+        if now >= self._pressure_until:
+            epoch = self.membership.epoch
+            disks = [self.disks[d.number] for d in epoch.members if d.up and not d.draining and d.number in self.disks]
+            pressed = sorted(disk.space.pressure() for disk in disks)
+            self._pressure = pressed[min(epoch.k + epoch.m, len(pressed)) - 1] if pressed else 0.0
+            self._pressure_until = now + ROOM_SECONDS
+        return self._pressure
 
     async def prepare_keys(self) -> None:
         """At the start of the process that owns the store: make its key if it has none yet and there is a master key,
