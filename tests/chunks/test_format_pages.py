@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ostraka.chunks import frames, keyring, packs, rows, sealing
 from ostraka.chunks.keyring import Keyring
-from ostraka.chunks.sealing import AES_256_GCM, DataKey, Domain
+from ostraka.chunks.sealing import AES_256_GCM, DataKey, Domain, Wrapper
 from ostraka.chunks.types import RECIPE, Codec, Recipe
 from ostraka.host import Host
 from ostraka.state import Mutation, Put
@@ -66,7 +66,7 @@ def said(page: str) -> dict[str, bytes]:
 
 
 def test_sealing_page() -> None:
-    page, domain = said("sealing.md"), Domain(b"\1" * 8, 7, b"\2" * 32, b"\3" * 32)
+    page, domain = said("sealing.md"), Domain(b"\1" * 8, 7, Wrapper(b"\2" * 32), b"\3" * 32)
     seal = sealing.SEAL.pack(domain.id, 7, AES_256_GCM, page["wrapped"])
     bound = b"\5" * 32 + sealing.PLACE.pack(1, 2, 0, 11)
     for key in (DataKey(b"\4" * 32, AES_256_GCM), domain.open(seal, sealing.of_chunk(b"\5" * 32))):
@@ -84,4 +84,7 @@ async def test_key_rows_page() -> None:
     rows_ = [Put(page["key row"], page["key value"]), Put(page["name row"], page["name value"])]
     await state.commit(Mutation((), rows_))
     domain = Keyring(state, b"s" * 32, [b"m" * 32], host=Host()).domain("clay")
-    assert (domain.id, domain.version, domain.secret, domain._wrapping) == (b"\1" * 8, 1, b"\3" * 32, b"\2" * 32)
+    assert (domain.id, domain.version, domain.secret) == (b"\1" * 8, 1, b"\3" * 32)
+    seal, key = domain.new(b"a thing", Host())
+    same = sealing.open_seal(Wrapper(b"\2" * 32), seal, b"a thing")
+    assert same.open(0, key.seal(0, b"hello world", b""), b"") == b"hello world"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from ostraka.chunks import sealing
-from ostraka.chunks.sealing import KEY_ID_SIZE, KEY_SIZE, DataKey, Domain, customer_domain, derive, key_of
+from ostraka.chunks.sealing import KEY_ID_SIZE, KEY_SIZE, DataKey, Domain, Wrapper, customer_domain, derive, key_of
 from ostraka.errors import Absent, Corrupt, Exists, Forbidden, Invalid, NotSupported, Refused, TooLarge, Unavailable
 from ostraka.host import Host
 from ostraka.limits import LIMITS, Limits
@@ -115,16 +115,16 @@ class Master:
         if len(key) != KEY_SIZE:
             raise Invalid(f"a master key is {KEY_SIZE} bytes, not {len(key)}", reason="master-key")
         self.fingerprint = derive("ostraka 2026 master key fingerprint", key, size=FINGERPRINT_SIZE)
-        self._wrapping = derive("ostraka 2026 master key wraps", key)
+        self._wrapping = Wrapper(derive("ostraka 2026 master key wraps", key))
 
     def __repr__(self) -> str:
         return f"Master({self.fingerprint.hex()})"
 
     def wrap(self, key: bytes, of: bytes, host: Host) -> bytes:
-        return sealing.wrap(self._wrapping, key, of, host)
+        return self._wrapping.wrap(key, of, host)
 
     def unwrap(self, wrapped: bytes, of: bytes) -> bytes:
-        return sealing.unwrap(self._wrapping, wrapped, of)
+        return self._wrapping.unwrap(wrapped, of)
 
 
 def _of_version(key_id: bytes, number: int) -> bytes:
@@ -157,7 +157,7 @@ class Keyring:
         self._limits = limits
         self._cipher = sealing.best_cipher(host.files)
         self.masters = tuple(Master(key) for key in masters)
-        self._wrapping: dict[tuple[bytes, int], bytes] = {}  # opened; what a version is never changes
+        self._wrapping: dict[tuple[bytes, int], Wrapper] = {}  # opened; what a version is never changes
         self._domains: dict[str, tuple[bytes, Domain]] = {}  # by name, with the row each was opened from
 
     # -- sealing and opening
@@ -182,7 +182,7 @@ class Keyring:
     def open(self, seal: bytes, of: bytes) -> DataKey:
         return sealing.open_seal(self.wrapping(*key_of(seal)), seal, of)
 
-    def wrapping(self, key_id: bytes, number: int) -> bytes:
+    def wrapping(self, key_id: bytes, number: int) -> Wrapper:
         """A version of a wrapping key; raises as `open`."""
         known = self._wrapping.get((key_id, number))
         if known is not None:
@@ -192,10 +192,10 @@ class Keyring:
             raise Forbidden("sealed under a key that is not one of this store's", reason="key")
         return self._opened(Key(key_id, decode(value), value), number)
 
-    def _opened(self, key: Key, number: int) -> bytes:
+    def _opened(self, key: Key, number: int) -> Wrapper:
         for version in key.row.versions:
             if version.number == number:
-                found = self._master_of(key.row).unwrap(version.wrapped, _of_version(key.id, number))
+                found = Wrapper(self._master_of(key.row).unwrap(version.wrapped, _of_version(key.id, number)))
                 self._wrapping[key.id, number] = found
                 return found
         raise Unavailable(f"version {number} of key {key.row.name!r} was dropped: look at the row again", reason="key")

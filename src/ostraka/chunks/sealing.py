@@ -46,16 +46,49 @@ def derive(context: str, *material: bytes, size: int = KEY_SIZE) -> bytes:
     return blake3(b"".join(material), derive_key_context=context).digest(length=size)
 
 
+class Wrapper:
+    """A key that wraps other keys, and bounds each to what it is for. It has no repr to speak of."""
+
+    __slots__ = ("_aead",)
+
+    def __init__(self, key: bytes) -> None:
+        assert len(key) == KEY_SIZE
+        self._aead = AESGCMSIV(key)
+
+    def __repr__(self) -> str:
+        return "Wrapper()"
+
+    def wrap(self, key: bytes, of: bytes, host: Host) -> bytes:
+        """The key wrapped, with its nonce in front; ``of`` says what it is for."""
+        nonce = host.random(NONCE_SIZE)
+        return nonce + self._aead.encrypt(nonce, key, of)
+
+    def unwrap(self, wrapped: bytes, of: bytes) -> bytes:
+        """The opposite; Corrupt if it does not open."""
+        if len(wrapped) != WRAPPED_SIZE:
+            raise Corrupt("a wrapped key of the wrong length", reason="seal")
+        try:
+            return self._aead.decrypt(wrapped[:NONCE_SIZE], wrapped[NONCE_SIZE:], of)
+        except InvalidTag:
+            raise Corrupt("a wrapped key that does not open", reason="seal") from None
+
+
 class Domain:
     """What a body is sealed under: a key's current version. It has no repr to speak of, and is never written."""
 
     __slots__ = ("_cipher", "_wrapping", "gate", "id", "secret", "version")
 
     def __init__(
-        self, key_id: bytes, version: int, wrapping: bytes, secret: bytes, cipher: int = AES_256_GCM, gate: bytes = b""
+        self,
+        key_id: bytes,
+        version: int,
+        wrapping: Wrapper,
+        secret: bytes,
+        cipher: int = AES_256_GCM,
+        gate: bytes = b"",
     ) -> None:
         assert len(key_id) == KEY_ID_SIZE
-        assert len(wrapping) == len(secret) == KEY_SIZE
+        assert len(secret) == KEY_SIZE
         self.id = key_id
         self.version = version
         self.secret = secret  # keys the ids of the domain's chunks
@@ -74,18 +107,18 @@ class Domain:
     def new(self, of: bytes, host: Host) -> tuple[bytes, "DataKey"]:
         """A fresh data key for what ``of`` names, and the seal that goes into its row."""
         key = host.random(KEY_SIZE)
-        seal = SEAL.pack(self.id, self.version, self._cipher, wrap(self._wrapping, key, of, host))
+        seal = SEAL.pack(self.id, self.version, self._cipher, self._wrapping.wrap(key, of, host))
         return seal, DataKey(key, self._cipher)
 
     def open(self, seal: bytes, of: bytes) -> "DataKey":
         """The data key of a seal of this key in this version."""
         return open_seal(self._wrapping, seal, of)
 
-    def rewrapped(self, seal: bytes, wrapping: bytes, of: bytes, host: Host) -> bytes:
+    def rewrapped(self, seal: bytes, wrapping: Wrapper, of: bytes, host: Host) -> bytes:
         """The same data key under this domain's wrapping key instead of an older one."""
         _, _, cipher, wrapped = SEAL.unpack(seal)
-        key = unwrap(wrapping, wrapped, of)
-        return SEAL.pack(self.id, self.version, cipher, wrap(self._wrapping, key, of, host))
+        key = wrapping.unwrap(wrapped, of)
+        return SEAL.pack(self.id, self.version, cipher, self._wrapping.wrap(key, of, host))
 
 
 def key_of(seal: bytes) -> tuple[bytes, int]:
@@ -101,28 +134,12 @@ def cipher_of(seal: bytes | None) -> int:
     return CIPHER_NONE if seal is None else int(SEAL.unpack(seal)[2])
 
 
-def open_seal(wrapping: bytes, seal: bytes, of: bytes) -> "DataKey":
+def open_seal(wrapping: Wrapper, seal: bytes, of: bytes) -> "DataKey":
     """The data key of a seal. Corrupt if it does not open, Refused for a cipher that this program does not know."""
     _, _, cipher, wrapped = SEAL.unpack(seal)
     if cipher not in CIPHERS:
         raise Refused(f"sealed by cipher {cipher}; this program reads {', '.join(map(str, CIPHERS))}", reason="version")
-    return DataKey(unwrap(wrapping, wrapped, of), cipher)
-
-
-def wrap(wrapping: bytes, key: bytes, of: bytes, host: Host) -> bytes:
-    """A key wrapped under another, and bound to what ``of`` says it is for."""
-    nonce = host.random(NONCE_SIZE)
-    return nonce + AESGCMSIV(wrapping).encrypt(nonce, key, of)
-
-
-def unwrap(wrapping: bytes, wrapped: bytes, of: bytes) -> bytes:
-    """The opposite; Corrupt if it does not open."""
-    if len(wrapped) != WRAPPED_SIZE:
-        raise Corrupt("a wrapped key of the wrong length", reason="seal")
-    try:
-        return AESGCMSIV(wrapping).decrypt(wrapped[:NONCE_SIZE], wrapped[NONCE_SIZE:], of)
-    except InvalidTag:
-        raise Corrupt("a wrapped key that does not open", reason="seal") from None
+    return DataKey(wrapping.unwrap(wrapped, of), cipher)
 
 
 class DataKey:
@@ -186,7 +203,7 @@ def customer_domain(customer_key: bytes, store_secret: bytes, cipher: int) -> Do
     """The domain of a key that a customer brings with each request, and that is kept nowhere (SSE-C)."""
     made = derive("ostraka 2026 customer key", store_secret, customer_key, size=KEY_ID_SIZE + 2 * KEY_SIZE)
     key_id, rest = made[:KEY_ID_SIZE], made[KEY_ID_SIZE:]
-    return Domain(key_id, 0, rest[:KEY_SIZE], rest[KEY_SIZE:], cipher)
+    return Domain(key_id, 0, Wrapper(rest[:KEY_SIZE]), rest[KEY_SIZE:], cipher)
 
 
 def of_chunk(chunk: bytes) -> bytes:
