@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +20,12 @@ class Endpoint:
     """`ostraka serve` with two workers and an access log; over HTTPS, as these names, if an authority is given."""
 
     def __init__(
-        self, directory: Path, authority: Authority | None, *arguments: str, names: Sequence[str] = ("localhost",)
+        self,
+        directory: Path,
+        authority: Authority | None,
+        *arguments: str,
+        names: Sequence[str] = ("localhost",),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.scheme = "https" if authority else "http"
         self.bundle = str(authority.bundle) if authority else ""
@@ -31,7 +36,7 @@ class Endpoint:
         if authority:
             certificate, key = authority.server(names)
             flags += ["--tls-cert", str(certificate), "--tls-key", str(key)]
-        self.server = ServerProcess([directory / "store"], *flags)
+        self.server = ServerProcess([directory / "store"], *flags, environment=environment)
 
     def __enter__(self) -> Self:
         self.server.start()
