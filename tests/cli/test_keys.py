@@ -96,6 +96,10 @@ def test_a_store_that_nobody_serves_takes_its_master_key_from_the_environment(no
         store.create_bucket("clay").put("k", BODY)
     assert program.well("cat", "s3://clay/k").out.encode() == BODY
     assert program.well("key", "rotate", "default", "--json").rows[0]["version"] == 2
+    told = program.well("bucket", "storage", "clay", "--encryption", "aws:kms:default", "--json").rows[0]
+    assert told["encryption"] == "aws:kms:default"
+    one_line(program("bucket", "storage", "clay", "--encryption", "aws:kms:nobody"), 3, "ostraka key create nobody")
+    one_line(program("bucket", "storage", "clay", "--encryption", "rot13"), 2, "write AES256")
     without = nowhere.elsewhere("--store", "a")
     one_line(without("cat", "s3://clay/k"), 4, "OSTRAKA_MASTER_KEY")
     one_line(without("key", "rotate", "default"), 4, "OSTRAKA_MASTER_KEY")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ostraka
-from ostraka.errors import Invalid, Unavailable
+from ostraka.errors import Absent, Forbidden, Invalid, Unavailable
 
 MASTER = b"m" * 32
 MARK = b"the potter's mark "
@@ -83,6 +83,36 @@ def test_a_store_without_a_master_key_is_as_it_was_and_starts_to_encrypt_when_it
         assert store.bucket("after").head("moved").encryption.algorithm == "AES256"
         assert not store.bucket("before").head("new").encryption.algorithm
     assert b"the other mark" in stored(tmp_path / "state"), "the bucket that was there before goes on as it was"
+
+
+def test_an_object_and_a_bucket_may_say_by_what_they_are_encrypted(tmp_path: Path) -> None:
+    key, other = b"1" * 32, b"2" * 32
+    with ostraka.open(tmp_path, master_key=MASTER) as store:
+        bucket = store.create_bucket("clay")
+        for name, body in BODIES.items():
+            bucket.put(name, body, customer_key=key)
+            assert bucket.get(name, offset=3, length=70, customer_key=key) == body[3:73]
+            with bucket.open(name, customer_key=key) as reader:
+                assert b"".join(reader) == body
+            with pytest.raises(Forbidden):
+                bucket.get(name, customer_key=other)
+            with pytest.raises(Invalid, match="must be provided"):
+                bucket.get(name)
+        assert bucket.put("plain", b"x", encryption="none").encryption.algorithm == ""
+        assert bucket.set_storage(encryption="none").encryption == ""
+        assert bucket.put("also", b"x").encryption.algorithm == ""
+        assert bucket.put("ours", b"x", encryption="aws:kms:default").encryption.key == "default"
+        for wrong in ("rot13", "aws:kms:", "AES128"):
+            with pytest.raises(Invalid, match="write AES256"):
+                bucket.set_storage(encryption=wrong)
+        for attempt in (
+            lambda: bucket.set_storage(encryption="aws:kms:nobody"),
+            lambda: bucket.put("k", b"x", encryption="aws:kms:nobody"),
+        ):
+            with pytest.raises(Absent, match="ostraka key create nobody"):
+                attempt()
+        with pytest.raises(Invalid, match="32 bytes"):
+            bucket.put("k", b"x", customer_key=b"hush")
 
 
 def test_a_master_key_that_is_none_is_refused_and_not_quoted(tmp_path: Path) -> None:

@@ -72,13 +72,15 @@ def create(names: tuple[str, ...], exist_ok: bool, stores: tuple[str, ...], as_j
 @click.argument("name", metavar="BUCKET")
 @click.option("--compression", default="", metavar="WORD", help="zstd, zstd:LEVEL (1-22), lz4, lz4:LEVEL (1-12), none")
 @click.option("--cut", default="", metavar="WORD", help="cdc, cdc:AVERAGE (such as 512KiB), fixed, fixed:SIZE")
+@click.option("--encryption", default="", metavar="WORD", help="AES256, aws:kms, aws:kms:NAME (ostraka key), none")
 @store_option
 @json_option
-def storage(name: str, compression: str, cut: str, stores: tuple[str, ...], as_json: bool) -> None:
+def storage(name: str, compression: str, cut: str, encryption: str, stores: tuple[str, ...], as_json: bool) -> None:
     """Show, or change, how a bucket keeps what is written to it. What is in it already stays as it is.
 
     --compression: frames and small bodies that do not shrink by a twentieth are kept as they are. --cut: cdc cuts a
     body where its content says, so that a later release of it shares the chunks that are the same; fixed cuts by size.
+    --encryption: of writes that ask for none.
 
     \b
     ostraka bucket storage backups --store /disk1
@@ -87,8 +89,9 @@ def storage(name: str, compression: str, cut: str, stores: tuple[str, ...], as_j
     """
     arguments = {"name": bucket_name(name)}
     command = "bucket-storage"
-    if compression or cut:
-        command, arguments = "bucket-set-storage", {**arguments, "compression": compression, "cut": cut}
+    if compression or cut or encryption:
+        words = {"compression": compression, "cut": cut, "encryption": encryption}
+        command, arguments = "bucket-set-storage", {**arguments, **words}
     told = reach.perform(where(stores), command, arguments, name="bucket storage", as_json=as_json)
     if as_json:
         show_json(told)

@@ -141,39 +141,59 @@ class AsyncBucket:
         tags: Mapping[str, str] | None = None,
         create_only: bool = False,
         if_match: str | Sequence[str] = (),
+        encryption: str = "",
+        customer_key: bytes | None = None,
     ) -> ObjectInfo:
         """Store a body under a key; when this returns, it is on stable storage.
 
         ``body``: bytes, a Path, a binary file, or an iterable (asynchronous or not) of bytes. ``headers``: standard
         ones that readers over HTTP get back, such as cache-control, in lower case. ``create_only``: PreconditionFailed
         if the key has an object already. ``if_match``: the ETag (or several, or "*") that the current object must
-        have. Raises also Absent (no such bucket), Invalid, TooLarge, Full, Unavailable; and OSError, as Python does,
-        for a Path that cannot be read.
+        have. ``encryption``: as for `set_storage`, of this object; "" leaves it to the bucket. ``customer_key``: 32
+        bytes that it is encrypted with instead, that are kept nowhere, and that reading it takes (SSE-C). Raises also
+        Absent (no such bucket), Invalid, TooLarge, Full, Unavailable; and OSError, as Python does, for a Path that
+        cannot be read.
         """
         asked.text("a key", key)
         attributes = asked.attributes(content_type, headers, metadata, tags)
         conditions = asked.conditions(create_only, if_match)
+        wanted, customer = asked.encryption(encryption), asked.customer_key(customer_key)
         source, file = source_of(body)
         try:
             return await self._objects.put(
-                self.name, key, source, Digests(_NOTHING), attributes, owner=ROOT_NAME, conditions=conditions
+                self.name,
+                key,
+                source,
+                Digests(_NOTHING),
+                attributes,
+                owner=ROOT_NAME,
+                conditions=conditions,
+                encryption=wanted,
+                customer=customer,
             )
         finally:
             if file is not None:
                 file.close()
 
     async def get(
-        self, key: str, *, version_id: str | None = None, offset: int = 0, length: int | None = None
+        self,
+        key: str,
+        *,
+        version_id: str | None = None,
+        offset: int = 0,
+        length: int | None = None,
+        customer_key: bytes | None = None,
     ) -> bytes:
-        """The bytes of an object, or a range of them, in memory; `open` streams. Raises Absent."""
-        async with await self.open(key, version_id=version_id) as reader:
+        """The bytes of an object, or a range of them, in memory; `open` streams. Raises as `open`."""
+        async with await self.open(key, version_id=version_id, customer_key=customer_key) as reader:
             return await reader.read(offset, length)
 
-    async def open(self, key: str, *, version_id: str | None = None) -> AsyncReader:
-        """An object to be read, by ranges or piece by piece. Raises Absent."""
+    async def open(self, key: str, *, version_id: str | None = None, customer_key: bytes | None = None) -> AsyncReader:
+        """An object to be read, by ranges or piece by piece. ``customer_key``: the one that it was put with. Raises
+        Absent, Forbidden for another key, Invalid where there is one too many or too few."""
         asked.text("a key", key)
         asked.version(version_id)
-        return AsyncReader(self._objects.open(self.name, key, version_id))
+        return AsyncReader(self._objects.open(self.name, key, version_id, asked.customer_key(customer_key)))
 
     async def head(self, key: str, *, version_id: str | None = None) -> ObjectInfo:
         """What is known of an object: size, etag, modified, version_id, attributes. Raises Absent."""
@@ -297,18 +317,21 @@ class AsyncBucket:
         status: Versioning = "Enabled" if enabled else "Suspended"
         await self._objects.update_bucket(self.name, lambda bucket: _with_versioning(bucket, status))
 
-    async def set_storage(self, *, compression: str = "", cut: str = "") -> Storage:
+    async def set_storage(self, *, compression: str = "", cut: str = "", encryption: str = "") -> Storage:
         """How to keep what is written from now on; what is "" stays, and so does what is there already.
 
         ``compression``: "zstd", "zstd:LEVEL", "lz4", "lz4:LEVEL" or "none". ``cut``: "cdc" (where content says, so that
-        later forms of a body share chunks with it), "cdc:512KiB" on average, "fixed", or "fixed:1MiB".
+        later forms of a body share chunks with it), "cdc:512KiB" on average, "fixed", or "fixed:1MiB". ``encryption``:
+        "AES256" (the store's own key), "aws:kms:NAME" (one that `ostraka key create` made) or "none".
         """
         asked.text("compression", compression)
         asked.text("cut", cut)
-        bucket = await self._objects.update_bucket(
-            self.name, lambda bucket: dataclasses.replace(bucket, storage=changed(bucket.storage, compression, cut))
-        )
-        return bucket.storage
+        asked.text("encryption", encryption)
+
+        def change(bucket: BucketInfo) -> BucketInfo:
+            return dataclasses.replace(bucket, storage=changed(bucket.storage, compression, cut, encryption))
+
+        return (await self._objects.update_bucket(self.name, change)).storage
 
     async def info(self) -> BucketInfo:
         """The bucket itself: owner, created, region, versioning, storage."""

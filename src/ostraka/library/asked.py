@@ -12,13 +12,15 @@ from pathlib import Path
 from ostraka.config import MASTER_KEY_SIZE, parse_geometry, parse_master_keys
 from ostraka.errors import Invalid
 from ostraka.limits import LIMITS
+from ostraka.objects import recipes
 from ostraka.objects.publish import NO_CONDITIONS
-from ostraka.objects.types import Attributes, WriteConditions
+from ostraka.objects.types import Attributes, CustomerKey, Encryption, WriteConditions
 from ostraka.s3.errors import S3Error
 from ostraka.s3.ops import tags as tag_rules
 from ostraka.s3.ops.attributes import KEPT
 from ostraka.s3.ops.call import valid_bucket_name
 
+CUSTOMER_KEY_SIZE = 32
 CONTENT_TYPE = "binary/octet-stream"  # what S3 says of a body of which nobody said anything
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -83,6 +85,24 @@ def master_keys(given: str | bytes | None) -> tuple[bytes, ...]:
         message = f"a master key is {MASTER_KEY_SIZE} bytes, or text in base64 or hex"
         raise Invalid(message, reason="master-key")
     return parse_master_keys(given)
+
+
+def encryption(word: str) -> Encryption | None:
+    """What an object is to be encrypted by, None for what its bucket says. Raises Invalid."""
+    text("encryption", word)
+    if not word:
+        return None
+    algorithm, key = recipes.encryption_of(word)
+    return Encryption(algorithm, key)
+
+
+def customer_key(key: bytes | None) -> CustomerKey | None:
+    """Raises Invalid, and does not quote it."""
+    if key is None:
+        return None
+    if not isinstance(key, bytes) or len(key) != CUSTOMER_KEY_SIZE:
+        raise Invalid(f"a customer's key is {CUSTOMER_KEY_SIZE} bytes", reason="customer-key")
+    return CustomerKey(key)
 
 
 def bucket_name(name: str) -> None:

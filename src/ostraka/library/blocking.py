@@ -122,6 +122,8 @@ class Bucket:
         tags: Mapping[str, str] | None = None,
         create_only: bool = False,
         if_match: str | Sequence[str] = (),
+        encryption: str = "",
+        customer_key: bytes | None = None,
     ) -> ObjectInfo:
         """As `AsyncBucket.put`."""
         work = self._bucket.put(
@@ -133,16 +135,28 @@ class Bucket:
             tags=tags,
             create_only=create_only,
             if_match=if_match,
+            encryption=encryption,
+            customer_key=customer_key,
         )
         return self._loop.run(work)
 
-    def get(self, key: str, *, version_id: str | None = None, offset: int = 0, length: int | None = None) -> bytes:
+    def get(
+        self,
+        key: str,
+        *,
+        version_id: str | None = None,
+        offset: int = 0,
+        length: int | None = None,
+        customer_key: bytes | None = None,
+    ) -> bytes:
         """As `AsyncBucket.get`."""
-        return self._loop.run(self._bucket.get(key, version_id=version_id, offset=offset, length=length))
+        work = self._bucket.get(key, version_id=version_id, offset=offset, length=length, customer_key=customer_key)
+        return self._loop.run(work)
 
-    def open(self, key: str, *, version_id: str | None = None) -> Reader:
+    def open(self, key: str, *, version_id: str | None = None, customer_key: bytes | None = None) -> Reader:
         """As `AsyncBucket.open`."""
-        return Reader(self._loop, self._loop.run(self._bucket.open(key, version_id=version_id)))
+        work = self._bucket.open(key, version_id=version_id, customer_key=customer_key)
+        return Reader(self._loop, self._loop.run(work))
 
     def head(self, key: str, *, version_id: str | None = None) -> ObjectInfo:
         """As `AsyncBucket.head`."""
@@ -202,9 +216,10 @@ class Bucket:
         """As `AsyncBucket.set_versioning`."""
         self._loop.run(self._bucket.set_versioning(enabled))
 
-    def set_storage(self, *, compression: str = "", cut: str = "") -> Storage:
+    def set_storage(self, *, compression: str = "", cut: str = "", encryption: str = "") -> Storage:
         """As `AsyncBucket.set_storage`."""
-        return self._loop.run(self._bucket.set_storage(compression=compression, cut=cut))
+        work = self._bucket.set_storage(compression=compression, cut=cut, encryption=encryption)
+        return self._loop.run(work)
 
     def info(self) -> BucketInfo:
         """As `AsyncBucket.info`."""

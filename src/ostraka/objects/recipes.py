@@ -10,7 +10,7 @@ from ostraka.chunks.types import RECIPE, Codec, Cut, Recipe
 from ostraka.errors import Invalid
 from ostraka.limits import KIB, LIMITS, MIB
 from ostraka.objects.tiers import pool_of
-from ostraka.objects.types import Storage
+from ostraka.objects.types import AES256, KMS, Storage
 from ostraka.state import State
 
 CODECS = {"none": Codec.RAW, "zstd": Codec.ZSTD, "lz4": Codec.LZ4}
@@ -49,8 +49,9 @@ def for_class(state: State, recipe: Recipe, storage_class: str) -> Recipe:
     return msgspec.structs.replace(recipe, pool=pool) if pool else recipe
 
 
-def changed(storage: Storage, compression: str = "", cut: str = "") -> Storage:
-    """``storage`` with what people say put in: "zstd", "zstd:9", "lz4", "none"; "fixed", "fixed:1MiB", "cdc:512KiB".
+def changed(storage: Storage, compression: str = "", cut: str = "", encryption: str = "") -> Storage:
+    """``storage`` with what people say put in: "zstd", "zstd:9", "lz4", "none"; "fixed", "fixed:1MiB", "cdc:512KiB";
+    "AES256", "aws:kms", "aws:kms:NAME", "none".
 
     What is "" stays. Raises Invalid("storage").
     """
@@ -65,6 +66,9 @@ def changed(storage: Storage, compression: str = "", cut: str = "") -> Storage:
     if cut:
         name, size = _split(cut, "cut", "cdc, cdc:512KiB, fixed or fixed:1MiB")
         storage = msgspec.structs.replace(storage, cut=name, chunk_size=_size(cut, size) if size else 0)
+    if encryption:
+        algorithm, key = encryption_of(encryption)
+        storage = msgspec.structs.replace(storage, encryption=algorithm, kms_key=key, bucket_key=False)
     recipe_of(storage)
     return storage
 
@@ -78,8 +82,20 @@ def described(storage: Storage) -> dict[str, Any]:
         "level": level,
         "cut": storage.cut,
         "chunk_size": recipe.cut.size,
-        "encryption": storage.encryption or None,
+        "encryption": ":".join(filter(None, (storage.encryption, storage.kms_key))) or None,
     }
+
+
+def encryption_of(word: str) -> tuple[str, str]:
+    """(algorithm, name of the key) of what people say. Raises Invalid("storage")."""
+    if word == "none":
+        return "", ""
+    if word in (AES256, KMS):
+        return word, ""
+    algorithm, _, key = word.rpartition(":")
+    if algorithm != KMS or not key:
+        raise _bad(f"encryption {word!r}: write {AES256}, {KMS}, {KMS}:NAME or none")
+    return algorithm, key
 
 
 def _split(word: str, what: str, such_as: str) -> tuple[str, str]:

@@ -28,12 +28,12 @@ async def _bucket_storage(store: Store, progress: Progress, *, name: str) -> dic
 
 
 async def _bucket_set_storage(
-    store: Store, progress: Progress, *, name: str, compression: str = "", cut: str = ""
+    store: Store, progress: Progress, *, name: str, compression: str = "", cut: str = "", encryption: str = ""
 ) -> dict[str, Any]:
     """What is "" stays as it is."""
 
     def change(bucket: Bucket) -> Bucket:
-        return replace(bucket, storage=recipes.changed(bucket.storage, compression, cut))
+        return replace(bucket, storage=recipes.changed(bucket.storage, compression, cut, encryption))
 
     return {"name": name, **recipes.described((await store.objects.update_bucket(name, change)).storage)}
 
