@@ -46,7 +46,19 @@ def test_the_page_shows_what_rebalancing_writes() -> None:
 
 def test_the_page_shows_what_is_written() -> None:
     value = example("")
-    record = HealRecord(settled=(3,), healing=((4, 9),), gone=(2,), cursor=b"c\x00\x01", examined=5, repaired=2, left=1)
+    record = HealRecord(
+        settled=(3,),
+        healing=((4, 9),),
+        gone=(2,),
+        cursor=b"c\x00\x01",
+        examined=5,
+        repaired=2,
+        left=1,
+        danger=1,
+        most=1,
+        walked=7,
+        total=40,
+    )
     assert decode(HEAL_KEY, value) == record
     assert encode(record) == value
 

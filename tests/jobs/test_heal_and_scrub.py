@@ -10,9 +10,10 @@ from ostraka.chunks.rows import CHUNKS, decode_chunk
 from ostraka.host import Host
 from ostraka.jobs.damage import DamageJournal
 from ostraka.jobs.ground import Budget
-from ostraka.jobs.heal import Heal
+from ostraka.jobs.heal import Heal, pending
 from ostraka.jobs.records import HEAL_KEY, HURT, SCRUB_KEY, HealRecord, HurtRow, ScrubRecord, decode, encode, hurt_key
 from ostraka.jobs.scrub import Scrub
+from ostraka.jobs.stripes import pages, read_named
 from ostraka.nodes.keys import NAME
 from ostraka.pools.types import Stripe
 from ostraka.state import prefix_end
@@ -103,6 +104,34 @@ async def test_a_pass_goes_on_where_it_was_after_a_restart(tmp_path: Path, seed:
             assert result.more
     assert turns > 3
     assert examined == 30
+
+
+async def test_of_several_lost_disks_the_most_endangered_stripes_are_healed_first(tmp_path: Path, seed: int) -> None:
+    contents = Contents(seed)
+    paths = directories(tmp_path, 9)
+    async with opened(paths, ec=(4, 2)) as store:
+        await contents.fill(store, 12)
+        membership = store.membership
+        with membership.exclusive():
+            membership.change([d for d in membership.epoch.members if d.number not in (0, 1)])
+        before = {key: read_named(key, value) for page in pages(store.state, b"", 500) for key, value in page}
+        dangers = {key: sum(disk in (0, 1) for disk in named.stripe.disks) for key, named in before.items()}
+        assert set(dangers.values()) == {0, 1, 2}
+        healed: list[int] = []
+        progress: list[tuple[int, int | None]] = []
+        heal = Heal(store, lambda named, result: healed.append(dangers[named.key]))
+        while True:
+            step = await heal.run_once(budget(store, 7))
+            if not pending(store):
+                break
+            progress.append((step.done, step.total))
+            heal = Heal(store, lambda named, result: healed.append(dangers[named.key]))  # a restart forgets nothing
+        assert healed == sorted(healed, reverse=True)
+        assert sorted(healed) == sorted(danger for danger in dangers.values() if danger)
+        assert [done for done, _ in progress] == sorted(done for done, _ in progress)
+        assert {total for _, total in progress} == {2 * len(before)}
+        assert not (await fsck(store))["findings"]
+        await contents.check(store)
 
 
 async def test_a_lost_copy_of_the_state_is_made_anew_with_the_keys_beside_it(tmp_path: Path, seed: int) -> None:

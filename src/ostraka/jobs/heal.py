@@ -3,8 +3,10 @@
 Two sources of work. The journal of damage (damage.py) names single stripes. And the membership names disks: one that
 is *gone* holds nothing any more, one that is *healing* (new, or back after an absence) holds what nobody has verified.
 A pass walks all rows in key order, a page at a time, and mends each stripe that names such a disk; its place is kept in
-the state, so that a restart goes on where it was. When a pass ends with nothing left, the flag of the healing disks is
-cleared by an epoch change, and gone disks are noted as settled, so that nobody walks for them again.
+the state, so that a restart goes on where it was. Where several disks are lost it walks several times, for those
+stripes first that have the most shards on them: each is mended in one of the walks, by what its row says. When a pass
+ends with nothing left, the flag of the healing disks is cleared by an epoch change, and gone disks are noted as
+settled, so that nobody walks for them again.
 
 A disk that is merely down is waited for: its shards are rebuilt elsewhere only when an operator gives it up (`disk
 replace`, `disk forget`). New stripes never wait, they go to the disks that are up.
@@ -20,6 +22,7 @@ from itertools import islice
 
 import msgspec
 
+from ostraka.chunks.rows import CHUNK_TOTAL, PACK_TOTAL
 from ostraka.errors import Corrupt, Refused
 from ostraka.jobs import state_copies
 from ostraka.jobs.damage import owner_on
@@ -28,6 +31,7 @@ from ostraka.jobs.records import BY_WRITE_ID, HEAL_KEY, HURT, HealRecord, HurtRo
 from ostraka.jobs.stripes import Mended, Named, key_of, mend, pages, read_named
 from ostraka.nodes.superblock import Epoch
 from ostraka.pools.types import Owner
+from ostraka.state import totals
 from ostraka.state.tables import rows_under
 from ostraka.state.types import Delete, Equals, Mutation, Put, Rejected, State, prefix_end
 
@@ -100,15 +104,37 @@ class Heal(Job):
         if (healing, gone) != (self.record.healing, self.record.gone):
             await self._save(
                 msgspec.structs.replace(
-                    self.record, healing=healing, gone=gone, cursor=b"", examined=0, repaired=0, left=0
+                    self.record, healing=healing, gone=gone, cursor=b"", examined=0, repaired=0, left=0, danger=0
                 )
             )
+        if not self.record.danger:
+            await self._save(self._first_walk())
         if not await self._walk(budget):
-            return Progress(self.record.examined, more=True)
+            return self._progress(more=True)
+        if self.record.danger > 1:
+            await self._save(msgspec.structs.replace(self.record, cursor=b"", danger=self.record.danger - 1, walked=0))
+            return self._progress(more=True)
         if self.record.left or not await self._finish():
-            await self._save(msgspec.structs.replace(self.record, cursor=b"", examined=0, left=0))
-            return Progress(self.record.examined, again_in=_RETRY_SECONDS, note="stripes are left that are not whole")
-        return Progress(self.record.examined, more=True)
+            done = self._progress(again_in=_RETRY_SECONDS, note="stripes are left that are not whole")
+            await self._save(msgspec.structs.replace(self.record, cursor=b"", examined=0, left=0, danger=0))
+            return done
+        return self._progress(more=True)
+
+    def _progress(self, *, more: bool = False, again_in: float | None = None, note: str = "") -> Progress:
+        """Stripes that were passed, of all walks of the pass."""
+        record = self.record
+        if not record.danger:
+            return Progress(record.examined, None, more, again_in, note)
+        done = (record.most - record.danger) * record.total + record.walked
+        total = max(record.most * record.total, done) if record.total else None
+        return Progress(done, total, more, again_in, note)
+
+    def _first_walk(self) -> HealRecord:
+        """The pass at its beginning; one of a version that made one walk goes on with that."""
+        record = self.record
+        lost = len(record.healing) + len(record.gone)
+        most = 1 if record.cursor else max(1, min(lost, self._ground.membership.m))
+        return msgspec.structs.replace(record, danger=most, most=most, walked=0, total=stripes_kept(self._ground.state))
 
     def _epoch(self) -> Epoch:
         self._ground.membership.disk(-1)  # takes over what another process changed
@@ -120,14 +146,15 @@ class Heal(Job):
         """Go on with the pass; True when it is at its end."""
         ground, record = self._ground, self.record
         wanted = frozenset(number for number, _ in record.healing)
+        lost = wanted.union(record.gone)  # as the pass began: who else goes meanwhile begins another
         for page in pages(ground.state, record.cursor, PAGE):
             batch: list[Named] = []
-            unreadable = 0
+            unreadable = passed = 0
             for number, (key, value) in enumerate(page, 1):
                 budget.rows -= 1
                 try:
                     named = read_named(key, value)
-                    if self._concerned(named.stripe.disks, wanted):
+                    if self._danger(named.stripe.disks, lost) == record.danger:
                         batch.append(named)
                 except Corrupt as error:
                     log.error("healing passes over a row: %s", error.message)
@@ -141,14 +168,21 @@ class Heal(Job):
                     record,
                     cursor=key + b"\0",
                     examined=record.examined + len(batch),
+                    walked=record.walked + number - passed,
                     repaired=record.repaired + sum(r.rebuilt for r in results),
                     left=record.left + unreadable + sum(self._concerned(r.bad, wanted) for r in results),
                 )
-                batch, unreadable = [], 0
+                batch, unreadable, passed = [], 0, number
                 if not budget.left:
                     await self._save(record)
                     return False
         return True
+
+    def _danger(self, disks: Iterable[int], lost: frozenset[int]) -> int:
+        """In which walk a stripe on these disks is mended; 0: in none."""
+        found = list(disks)
+        count = min(sum(disk in lost for disk in found), self.record.most)
+        return count or int(self._concerned(found, frozenset()))
 
     def _concerned(self, disks: Iterable[int], wanted: frozenset[int]) -> bool:
         return any(disk in wanted or self._ground.membership.gone(disk) for disk in disks)
@@ -288,6 +322,12 @@ def _wanted(epoch: Epoch, record: HealRecord) -> tuple[tuple[tuple[int, int], ..
     members = {d.number for d in epoch.members}
     gone = tuple(n for n in range(epoch.next_number) if n not in members and n not in record.settled)
     return healing, gone
+
+
+def stripes_kept(state: State) -> int:
+    """How many stripes the state names; 0 while nobody counted them."""
+    kept = (totals.read(state, name, width) for name, width in ((CHUNK_TOTAL, 4), (PACK_TOTAL, 5)))
+    return sum(found[0] for found in kept if found is not None)
 
 
 def queue(state: State) -> tuple[int, float]:

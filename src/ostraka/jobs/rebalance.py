@@ -19,7 +19,6 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from ostraka.chunks.rows import CHUNK_TOTAL, PACK_TOTAL
 from ostraka.errors import Corrupt, Full, OstrakaError, Refused, Unavailable
 from ostraka.jobs import heal
 from ostraka.jobs.ground import Budget, Ground, Job, Progress, in_thread, together
@@ -28,7 +27,6 @@ from ostraka.jobs.stripes import MOVES_MAX, Named, pages, read_named, relocate, 
 from ostraka.nodes import ring
 from ostraka.nodes.superblock import Epoch
 from ostraka.objects.rows import INCARNATION
-from ostraka.state import totals
 from ostraka.state.tables import rows_under
 from ostraka.state.types import Mutation, Put, State
 
@@ -193,7 +191,7 @@ class Rebalance(Job):
                 layout=layout,
                 since=since,
                 settled=self._settled(since),
-                total=self._count(),
+                total=heal.stripes_kept(self._ground.state),
                 old=record.old,
                 convert=record.convert,
             )
@@ -206,11 +204,6 @@ class Rebalance(Job):
             return False
         alive = ground.live_incarnations()
         return all(key[1:] in alive for key, _ in rows_under(ground.state, INCARNATION))
-
-    def _count(self) -> int:
-        """How many stripes the state names; 0 while nobody counted them."""
-        kept = (totals.read(self._ground.state, name, width) for name, width in ((CHUNK_TOTAL, 4), (PACK_TOTAL, 5)))
-        return sum(found[0] for found in kept if found is not None)
 
     async def _walk(self, budget: Budget) -> bool:
         """Go on with the pass; True when it is at its end."""

@@ -24,6 +24,10 @@ class HealRecord(msgspec.Struct, frozen=True, array_like=True):
 
     A pass walks all stripes from ``cursor`` on, for the disks that it began with: ``healing`` came back or are new,
     ``gone`` were replaced or forgotten. Empty: no pass is under way. ``left``: stripes of this pass that are not whole.
+
+    The most endangered come first: a pass walks once for those that have ``most`` shards (or more) on these disks, then
+    for those with one less, and so on; it is in the walk for ``danger`` (0: in none yet), and has passed ``walked`` of
+    ``total`` stripes (0: nobody counted them).
     """
 
     version: int = VERSION
@@ -34,6 +38,10 @@ class HealRecord(msgspec.Struct, frozen=True, array_like=True):
     examined: int = 0
     repaired: int = 0
     left: int = 0
+    danger: int = 0
+    most: int = 0
+    walked: int = 0
+    total: int = 0
 
 
 class Layout(msgspec.Struct, frozen=True, array_like=True):
