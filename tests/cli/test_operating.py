@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import resource
 import shutil
 import subprocess
@@ -94,6 +95,29 @@ def test_jobs_are_held_back_let_go_on_and_done_now_whether_the_store_is_served_o
         one_line(program("job", "cancel", "compact"), 1, "ostraka job pause compact")
     assert "done in" in program.well("job", "run", "compact").out
     assert program.well("status").status == 0
+
+
+def test_a_scrub_finds_what_rots_and_the_server_heals_it(nowhere: Program, disks: list[Path], seed: int) -> None:
+    program, body = of(nowhere, disks), random.Random(seed).randbytes(3_000_000)
+    with ostraka.open(*disks) as store:
+        store.bucket("photos").put("large", body)
+    rotten = 0
+    for path in (disks[1] / "segments").iterdir():
+        if path.stat().st_size > 100_000:
+            content = bytearray(path.read_bytes())
+            content[50_000] ^= 1
+            path.write_bytes(content)
+            rotten += 1
+    assert rotten
+    with ServerProcess(disks, "--workers", "1"):
+        told = program.well("scrub", "--json").rows[-1]
+        assert (told["outcome"], told["done"] > 0) == ("done", True)
+        assert f"{rotten} shards were damaged and 0 missing" in told["note"]
+        while json.loads(program("status", "--json").out)["hurt"]:  # the heal job is at it
+            program.well("job", "run", "heal")
+        assert program.well("cat", "s3://photos/large").raw == body
+        assert "shards were damaged" in program.well("job", "show", "scrub").out
+    assert "0 findings" in program.well("fsck").out
 
 
 def test_a_disk_is_replaced_and_forgotten_whether_the_store_is_served_or_not(

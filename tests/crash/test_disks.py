@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -445,10 +446,18 @@ def test_a_disk_that_hangs_is_taken_out_of_service_and_fails_no_call(tmp_path: P
             assert statuses(racked.paths[5:])[number] == "down"
 
 
+def counted(server: ServerProcess, name: str) -> float:
+    """A metric of the server."""
+    with urllib.request.urlopen(f"{server.url}/-/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
 @needs_fuse
 @pytest.mark.timeout(240)
 def test_a_disk_that_hangs_while_nobody_writes_is_noticed_by_a_read(tmp_path: Path, seed: int) -> None:
-    """Each read of it waited for the deadline, again and again: only writes took it out of service."""
+    """Each read of it waited for the deadline, again and again: only writes took it out of service. Reads go around it
+    while it is asleep, and find out about it all the same."""
     ledger = Ledger(BUCKET, seed)
     with rack(tmp_path) as racked, impatient(racked.paths) as server:
         s3 = server.client(retries={})
@@ -463,8 +472,9 @@ def test_a_disk_that_hangs_while_nobody_writes_is_noticed_by_a_read(tmp_path: Pa
         with healed(racked.disks[4]) as disk:
             disk.stall()
             assert ledger.verify(s3) == 1
-            assert statuses(racked.paths[5:])[4] == "down"
+            wait_until(lambda: statuses(racked.paths[5:])[4] == "down", "a read that was left behind finds out")
             assert ledger.verify(s3) == 1
+            assert counted(server, "ostraka_pool_hedged_reads_total") > 0
 
 
 def status_of(call: Callable[[], object]) -> tuple[int, str]:
