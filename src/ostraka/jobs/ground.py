@@ -188,6 +188,26 @@ class Job:
         return 0, ""
 
 
+class Courtesy:
+    """Steps back for clients in work that the scheduler does not pace: after each piece, while requests come in, it
+    rests in proportion to what that took."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._note()
+
+    def _note(self) -> None:
+        self._began = self._ground.host.clock.monotonic()
+        self._asked = self._ground.requests()
+
+    async def rest(self) -> None:
+        """A piece is done."""
+        took = self._ground.host.clock.monotonic() - self._began
+        if self._ground.requests() != self._asked:
+            await asyncio.sleep(took * (1 / self._ground.limits.jobs_busy_share - 1))
+        self._note()
+
+
 async def finish(work: Awaitable[T]) -> T:
     """Wait for work that threads do and that must not be left to itself: a caller that is cancelled still waits for
     its end, because what the threads work on is closed next."""

@@ -129,10 +129,18 @@ class Heal(Job):
         total = max(record.most * record.total, done) if record.total else None
         return Progress(done, total, more, again_in, note)
 
+    @property
+    def passed(self) -> tuple[int, int | None]:
+        """Stripes that this pass has passed, of so many (None: nobody counted them)."""
+        progress = self._progress()
+        return progress.done, progress.total
+
     def _first_walk(self) -> HealRecord:
         """The pass at its beginning; one of a version that made one walk goes on with that."""
         record = self.record
-        lost = len(record.healing) + len(record.gone)
+        # disks that were made for those that are gone have later numbers than they, and no stripe names them yet
+        back = [number for number, _ in record.healing if number < max(record.gone, default=number + 1)]
+        lost = len(record.gone) + len(back)
         most = 1 if record.cursor else max(1, min(lost, self._ground.membership.m))
         return msgspec.structs.replace(record, danger=most, most=most, walked=0, total=stripes_kept(self._ground.state))
 

@@ -24,7 +24,7 @@ import msgspec
 
 from ostraka.errors import OstrakaError, Refused, Unavailable
 from ostraka.jobs import heal, state_copies
-from ostraka.jobs.ground import Budget, in_thread, within
+from ostraka.jobs.ground import Budget, Courtesy, in_thread, within
 from ostraka.jobs.heal import Heal
 from ostraka.jobs.rebalance import old_geometries
 from ostraka.jobs.stripes import Mended, Named
@@ -301,17 +301,18 @@ async def rebuild(store: Store, progress: Progress) -> dict[str, Any]:
         counts["lost"] += result.outcome == "lost"
         if result.outcome == "lost":
             log.error("%s is damaged beyond repair: %s", named.name, result.note)
-        progress("rebuilding", counts["examined"], None)
+        progress("rebuilding", *healing.passed)
 
     progress("copying the state", 0, None)
     problem = await state_copies.restore(store, override=True)
     if problem is not None:
         log.warning("%s", problem)
-    healing = Heal(store, told)
+    healing, courtesy = Heal(store, told), Courtesy(store)
     while True:
         result = await healing.step(Budget(store.host.clock, _PIECE_SECONDS, _PIECE_ROWS))
         if not result.more:
             break
+        await courtesy.rest()
     if heal.pending(store):
         raise Unavailable(
             f"{counts['repaired']} of {counts['examined']} stripes were rebuilt; {result.note or 'some are left'}: "
