@@ -108,6 +108,10 @@ async def write(store: Store, seed: int, rounds: int) -> None:
         await store.objects.create_bucket(BUCKET, "root", "us-east-1")
     except Exists:
         pass
+    if seed % 2:  # every other one keeps what it writes in other ways
+        await OPERATIONS["bucket-set-storage"](
+            store, lambda *step: None, name=BUCKET, compression="lz4", cut="cdc:128KiB"
+        )
     say(ready=True)
 
     async def client(number: int) -> None:
