@@ -252,6 +252,12 @@ def test_bucket_storage_says_and_changes_how_a_bucket_keeps_what_comes(nowhere: 
             one_line(program("bucket", "storage", "photos", *words), 2, words[1].split(":")[0])
         one_line(program("bucket", "storage", "nowhere"), 3, "'nowhere'")
         one_line(program.elsewhere(OSTRAKA_STORE=server.url)("bucket", "storage", "photos"), 2, "store's own machine")
+        program.well("bucket", "create", "served", "--cut", "cdc")
+        assert json.loads(program.well("bucket", "storage", "served", "--json").out)["cut"] == "cdc"
+    one_line(program("bucket", "create", "never", "--cut", "cdc:3MiB"), 2, "3 MiB")
+    program.well("bucket", "create", "here", "there", "--compression", "none", "--exist-ok")
+    assert json.loads(program.well("bucket", "storage", "there", "--json").out)["compression"] == "none"
+    assert {row["name"] for row in program.well("bucket", "ls", "--json").rows} == {"photos", "served", "here", "there"}
     with ostraka.open(*disks) as store:
         bucket = store.bucket("photos")
         assert bucket.get("lz4") == bucket.get("none") == body

@@ -359,3 +359,21 @@ async def test_counters_tell_what_came_what_was_kept_and_what_each_codec_saved()
             assert 0 < after < before == size
         out = totals["compressed_out_bytes"]
         assert out - 1000 < totals["chunk_stored_bytes"] < out
+
+
+@pytest.mark.parametrize("cut", ["fixed", "cdc"])
+async def test_what_waits_for_a_commit_is_bounded_in_bytes(cut: str, seed: int) -> None:
+    """However small or large chunks are: memory of a request, and the body whose slices ride in its version."""
+    size = REAL.chunk_size
+    limits = replace(REAL, in_flight_bytes_max=2 * size, increment_bytes_max=2 * size, embedded_bytes_max=3 * size)
+    limits = replace(limits, chunks_in_flight_max=1000, chunks_per_commit_max=1000, slices_embedded_max=1000)
+    async with over_real_chunks("b", limits=limits) as rig:
+        await say(rig, "b", "none", cut)
+        for length, paged in ((3 * size, False), (3 * size + 1, True), (20 * size, True)):
+            for known in (True, False):
+                await rig.put("b", "k", noise(seed, length), known=known)
+                assert bool(rig.rows(rows.PAGE)) == paged
+                await rig.objects.delete("b", "k")
+                await rig.collect_all()
+        pool = rig.chunks._ground.pool
+        assert pool.buffers_bytes_peak <= 9 * (size + KIB)

@@ -6,13 +6,20 @@ import click
 
 from ostraka.cli import reach
 from ostraka.cli.grammar import bucket_name, where
-from ostraka.cli.options import json_option, store_option, store_words
+from ostraka.cli.options import Decorator, json_option, store_option, store_words
 from ostraka.cli.output import human_size, human_time, show_json, show_rows
 from ostraka.client.types import Client
 from ostraka.errors import Exists
 from ostraka.s3.auth.times import extended
 
 AT_ONCE = 1000
+
+compression_option: Decorator = click.option(
+    "--compression", default="", metavar="WORD", help="zstd, zstd:LEVEL (1-22), lz4, lz4:LEVEL (1-12), none"
+)
+cut_option: Decorator = click.option(
+    "--cut", default="", metavar="WORD", help="cdc, cdc:AVERAGE (such as 512KiB), fixed, fixed:SIZE"
+)
 
 
 @click.group()
@@ -45,14 +52,25 @@ def ls(words: tuple[str, ...], stores: tuple[str, ...], as_json: bool) -> None:
 @bucket.command("create")
 @click.argument("names", nargs=-1, required=True, metavar="BUCKET...")
 @click.option("--exist-ok", is_flag=True, help="a bucket that is there already is no error")
+@compression_option
+@cut_option
 @store_option
 @json_option
-def create(names: tuple[str, ...], exist_ok: bool, stores: tuple[str, ...], as_json: bool) -> None:
+def create(
+    names: tuple[str, ...], exist_ok: bool, compression: str, cut: str, stores: tuple[str, ...], as_json: bool
+) -> None:
     """Make buckets: 3 to 63 lower case letters, digits, dots and hyphens.
 
     \b
     ostraka bucket create photos backups --store /disk1
+    ostraka bucket create releases --cut cdc
     """
+    if compression or cut:
+        from ostraka.objects.recipes import changed
+        from ostraka.objects.types import Storage
+
+        where(stores).only_directories("bucket create --compression --cut")
+        changed(Storage(), compression, cut)  # nothing is made for words that mean nothing
     with reach.client(where(stores)) as client:
         for name in map(bucket_name, names):
             made = True
@@ -66,12 +84,16 @@ def create(names: tuple[str, ...], exist_ok: bool, stores: tuple[str, ...], as_j
                 show_json({"name": name, "created": made})
             else:
                 click.echo(f"bucket {name} {'is made' if made else 'is there already'}")
+    if compression or cut:
+        for name in map(bucket_name, names):
+            arguments = {"name": name, "compression": compression, "cut": cut}
+            reach.perform(where(stores), "bucket-set-storage", arguments, name="bucket create", as_json=as_json)
 
 
 @bucket.command("storage")
 @click.argument("name", metavar="BUCKET")
-@click.option("--compression", default="", metavar="WORD", help="zstd, zstd:LEVEL (1-22), lz4, lz4:LEVEL (1-12), none")
-@click.option("--cut", default="", metavar="WORD", help="cdc, cdc:AVERAGE (such as 512KiB), fixed, fixed:SIZE")
+@compression_option
+@cut_option
 @click.option("--encryption", default="", metavar="WORD", help="AES256, aws:kms, aws:kms:NAME (ostraka key), none")
 @store_option
 @json_option
