@@ -206,7 +206,8 @@ def anew(body: bytes, dice: random.Random) -> bytes:
 
 
 async def put_and_get(store: Store, body: bytes, clients: int) -> tuple[float, ...]:
-    """MB/s of storing and of reading, and what each took of the CPU in us a MB; ``clients`` at once, none alike."""
+    """MB/s of storing, of reading and of storing again, and what each took of the CPU in us a MB; ``clients`` at once,
+    none alike."""
     objects, names = store.objects, [os.urandom(8).hex() for _ in range(clients)]
     dice = random.Random(os.urandom(8))
     bodies = {name: anew(body, dice) for name in names}
@@ -222,14 +223,18 @@ async def put_and_get(store: Store, body: bytes, clients: int) -> tuple[float, .
         reader.close()
         assert at == len(wanted)
 
+    async def again(name: str) -> None:
+        await objects.put("bench", f"{name}-again", Here(bodies[name]), Md5(), Attributes(), owner="root")
+
     found: list[float] = []
-    for work in (put, get):
+    for work in (put, get, again):
         began, cpu = time.perf_counter(), time.process_time()
         await asyncio.gather(*map(work, names))
         size = clients * len(body) / 1e6
         found += [size / (time.perf_counter() - began), (time.process_time() - cpu) / size * 1e6]
     for name in names:
         await objects.delete("bench", name)
+        await objects.delete("bench", f"{name}-again")
     return tuple(found)
 
 
@@ -272,7 +277,8 @@ async def speed(arguments: argparse.Namespace) -> None:
         libraries(name, body)
         for disks, geometry in ((1, (1, 0)), (6, (4, 2))):
             print(f"\n{geometry[0]}+{geometry[1]}, {name}, by {arguments.clients}")
-            print(f"{'':22}{'PUT MB/s':>9}{'share':>7}{'us CPU':>8}{'GET MB/s':>10}{'share':>7}{'us CPU':>8}")
+            columns = "".join(f"{what:>10}{'share':>7}{'us CPU':>8}" for what in ("PUT MB/s", "GET MB/s", "PUT again"))
+            print(f"{'':22}{columns}")
             async with AsyncExitStack() as stack:
                 made = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.directory)))
                 store = await stack.enter_async_context(open_here([made / f"{n}" for n in range(disks)], ec=geometry))
@@ -291,10 +297,10 @@ async def show(store: Store, body: bytes, ways: list[dict[str, str]], arguments:
             if turn:
                 rounds[n].append(found)
     medians = [[statistics.median(column) for column in zip(*rounds[n], strict=True)] for n in range(len(ways))]
-    for way, (put, put_cpu, get, get_cpu) in zip(ways, medians, strict=True):
+    for way, median in zip(ways, medians, strict=True):
         name = f"{way['cut']}, {way['compression']}"
-        shares = put / medians[0][0], get / medians[0][2]
-        print(f"{name:22}{put:9.0f}{shares[0]:7.2f}{put_cpu:8.0f}{get:10.0f}{shares[1]:7.2f}{get_cpu:8.0f}", flush=True)
+        columns = "".join(f"{median[n]:10.0f}{median[n] / medians[0][n]:7.2f}{median[n + 1]:8.0f}" for n in (0, 2, 4))
+        print(f"{name:22}{columns}", flush=True)
 
 
 def main() -> None:
