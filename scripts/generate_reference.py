@@ -24,6 +24,7 @@ from ostraka import config, errors, limits
 from ostraka.cli import COMMANDS, command, grammar, output
 from ostraka.library import aio, blocking
 from ostraka.library.chunks import AsyncChunks
+from ostraka.library.disks import AsyncDisks
 from ostraka.library.uploads import AsyncUpload
 from ostraka.metadatadb.metrics import METRICS as METADATADB_METRICS
 from ostraka.metrics import Metric
@@ -257,6 +258,7 @@ def library() -> str:
         (blocking.Reader, aio.AsyncReader),
         (blocking.Upload, AsyncUpload),
         (blocking.Chunks, AsyncChunks),
+        (blocking.Disks, AsyncDisks),
     ):
         parts += [f"## {waiting.__name__}", f"For asyncio: `{described.__name__}`. {_prose(described.__doc__)}"]
         for method in ast.parse(inspect.getsource(waiting)).body[0].body:  # type: ignore[attr-defined]

@@ -97,6 +97,16 @@ def pending(ground: Ground) -> bool:
     return record.layout != layout or not record.ended or bool(layout.leaving)
 
 
+def waits_for_opening(ground: Ground) -> bool:
+    """Whether all that is left to be done is done when the store is opened next: the disk that is to leave has the
+    index of the state, and nobody can have the store opened anew."""
+    record, layout = load(ground), layout_of(ground.membership.epoch)
+    if record.layout != layout or not record.ended or ground.jobs is None or ground.reopen is not None:
+        return False
+    members = {d.number: d for d in ground.membership.epoch.members}
+    return all(ground.holds_index(number) and not members[number].state for number, _ in layout.leaving)
+
+
 class Rebalance(Job):
     name = "rebalance"
     purpose = "moves shards to where they belong as disks come and go"

@@ -22,6 +22,7 @@ from ostraka.jobs.scheduler import Scheduler
 from ostraka.library import asked, uploads
 from ostraka.library.bodies import Body, source_of
 from ostraka.library.chunks import AsyncChunks
+from ostraka.library.disks import AsyncDisks
 from ostraka.library.uploads import AsyncUpload
 from ostraka.objects.recipes import changed
 from ostraka.objects.types import (
@@ -357,6 +358,11 @@ class AsyncStore:
     def chunks(self) -> AsyncChunks:
         """The chunks beneath the buckets."""
         return AsyncChunks(self._store)
+
+    @property
+    def disks(self) -> AsyncDisks:
+        """The disks that it is on."""
+        return AsyncDisks(self._store)
 
     async def create_bucket(self, name: str, *, exist_ok: bool = False, region: str = "us-east-1") -> AsyncBucket:
         """Make a bucket. Raises Invalid for a name that S3 does not allow, Exists unless ``exist_ok``."""

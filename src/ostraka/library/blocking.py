@@ -13,6 +13,7 @@ from typing import Any, Self
 from ostraka.library.aio import PAGE, AsyncBucket, AsyncReader, AsyncStore, open_async
 from ostraka.library.bodies import Body
 from ostraka.library.chunks import AsyncChunks, ChunkInfo, Slice, StripeInfo
+from ostraka.library.disks import AsyncDisks, DiskInfo
 from ostraka.library.uploads import AsyncUpload
 from ostraka.loop_thread import LoopThread
 from ostraka.objects.types import Bucket as BucketInfo
@@ -279,6 +280,46 @@ class Chunks:
         return self._loop.iterate(self._chunks.slices(bucket, key, version_id=version_id), at_once=PAGE)
 
 
+class Disks:
+    """The disks of a store. Made by `Store.disks`."""
+
+    def __init__(self, loop: LoopThread, disks: AsyncDisks) -> None:
+        self._loop = loop
+        self._disks = disks
+
+    def list(self) -> list[DiskInfo]:
+        """As `AsyncDisks.list`."""
+        return self._loop.run(self._disks.list())
+
+    def add(self, directory: str | os.PathLike[str]) -> int:
+        """As `AsyncDisks.add`."""
+        return self._loop.run(self._disks.add(directory))
+
+    def drain(self, disk: int | str | os.PathLike[str]) -> None:
+        """As `AsyncDisks.drain`."""
+        self._loop.run(self._disks.drain(disk))
+
+    def keep(self, disk: int | str | os.PathLike[str]) -> None:
+        """As `AsyncDisks.keep`."""
+        self._loop.run(self._disks.keep(disk))
+
+    def replace(self, directory: str | os.PathLike[str], old: int | str | os.PathLike[str] | None = None) -> int:
+        """As `AsyncDisks.replace`."""
+        return self._loop.run(self._disks.replace(directory, old))
+
+    def forget(self, disk: int) -> None:
+        """As `AsyncDisks.forget`."""
+        self._loop.run(self._disks.forget(disk))
+
+    def set_geometry(self, ec: str, *, convert: bool = False) -> None:
+        """As `AsyncDisks.set_geometry`."""
+        self._loop.run(self._disks.set_geometry(ec, convert=convert))
+
+    def wait(self) -> bool:
+        """As `AsyncDisks.wait`."""
+        return self._loop.run(self._disks.wait())
+
+
 class Store:
     """A store that this process owns. Made by `ostraka.open`."""
 
@@ -295,6 +336,11 @@ class Store:
     def chunks(self) -> Chunks:
         """As `AsyncStore.chunks`."""
         return Chunks(self._loop, self._store.chunks)
+
+    @property
+    def disks(self) -> Disks:
+        """As `AsyncStore.disks`."""
+        return Disks(self._loop, self._store.disks)
 
     def create_bucket(self, name: str, *, exist_ok: bool = False, region: str = "us-east-1") -> Bucket:
         """As `AsyncStore.create_bucket`."""

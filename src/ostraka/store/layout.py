@@ -248,7 +248,7 @@ async def run(store: Store, progress: Progress) -> dict[str, Any]:
 
 async def wait(store: Store, progress: Progress, *, disk: int | None = None) -> dict[str, Any]:
     """Until the rebalance job has nothing left to do, telling how far it is. ``disk``: one that is to leave."""
-    while rebalance.pending(store):
+    while rebalance.pending(store) and not rebalance.waits_for_opening(store):
         told = next((job for job in store.jobs.report() if job.name == Rebalance.name), None) if store.jobs else None
         if told is None:
             break
