@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from store_rig import BUCKET, SMALL, Body, Contents, Md5, Stop, Turned, directories, fsck, opened, operate, read, wipe
 
-from ostraka.chunks.keyring import DEFAULT, GATES, Keyring
+from ostraka.chunks.keyring import DEFAULT, GATES, Keyring, id_key
 from ostraka.chunks.rows import CHUNKS, PACKS, decode_chunk, decode_pack
 from ostraka.chunks.sealing import key_of
 from ostraka.errors import Unavailable
@@ -21,8 +21,8 @@ from ostraka.jobs.heal import Heal
 from ostraka.jobs.records import REWRAP_KEY
 from ostraka.jobs.rewrap import Rewrap
 from ostraka.objects import rows
-from ostraka.objects.types import Attributes
-from ostraka.state import Mutation, Put, prefix_end
+from ostraka.objects.types import Attributes, CustomerKey
+from ostraka.state import Delete, Mutation, Put, prefix_end
 from ostraka.store.store import Store
 
 MASTER, NEW = b"m" * 32, b"n" * 32
@@ -203,6 +203,21 @@ async def test_a_row_that_cannot_be_read_keeps_the_old_version(tmp_path: Path, s
         await rewrapped(store)
         assert versions(store) == {2}
         await contents.check(store)
+
+
+async def test_fsck_finds_a_seal_of_a_key_that_is_gone(tmp_path: Path, seed: int) -> None:
+    async with opened(directories(tmp_path, 1), AT_ONCE, masters=[MASTER]) as store:
+        for size in (100, 3000, 20_000):
+            await Contents(seed).put(store, f"k{size}", size)
+        customer = CustomerKey(b"c" * 32)
+        body, attributes = Body(b"x" * 20_000), Attributes()
+        await store.objects.put(BUCKET, "theirs", body, Md5(), attributes, owner="root", customer=customer)
+        assert not (await fsck(store))["findings"]
+        key = store.keyring.find(DEFAULT)
+        await store.state.commit(Mutation((), [Delete(id_key(key.id))]))
+        found = (await fsck(store))["findings"]
+        assert [f["kind"] for f in found] == ["row"] * 3
+        assert all("a key that the store does not have" in f["what"] for f in found)
 
 
 async def test_without_the_master_key_it_waits_and_all_else_is_done(tmp_path: Path, seed: int) -> None:

@@ -237,6 +237,14 @@ class Keyring:
             raise Corrupt(f"key {name!r} has a name and no row", reason="key")
         return Key(key_id, decode(value), value)
 
+    def names(self, seal: bytes) -> bool:
+        """Whether a seal was made with a key and version that the store has, or a customer's key. Raises Corrupt."""
+        key_id, number = key_of(seal)
+        if not number:
+            return True
+        value = self._state.get(id_key(key_id))
+        return value is not None and any(version.number == number for version in decode(value).versions)
+
     def all(self) -> list[Key]:
         """All keys, by name."""
         found = [

@@ -9,25 +9,21 @@ It goes on where it was after a restart, and waits where the master key is missi
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from ostraka.chunks.keyring import Key
-from ostraka.chunks.rows import CHUNKS, PACKS, decode_chunk, decode_pack
-from ostraka.chunks.rows import encode as encode_chunk_row
-from ostraka.chunks.sealing import Domain, key_of, of_chunk, of_pack
+from ostraka.chunks.sealing import Domain, key_of
 from ostraka.errors import Corrupt, OstrakaError, Refused
 from ostraka.jobs.ground import Budget, Ground, Job, Progress, in_thread
 from ostraka.jobs.records import REWRAP_KEY, RewrapRecord, decode, encode
-from ostraka.objects import rows
-from ostraka.objects.encryption import INLINE
+from ostraka.objects.seals import TABLES, sealed
 from ostraka.state.types import Committed, Delete, Equals, Mutation, Put, State, prefix_end
 
 log = logging.getLogger("ostraka.jobs")
 
-TABLES = (rows.VERSION, CHUNKS, PACKS)  # in the order of their keys
 ROWS_AT_ONCE = 200
 AGAIN_SECONDS = 3600.0
 ATTEMPTS_MAX = 20  # on one row that others keep changing; it is left to the next pass then
@@ -174,25 +170,16 @@ class Rewrap(Job):
 
     def _change(self, key: bytes, value: bytes, targets: dict[bytes, _Target]) -> Mutation | None:
         """What brings a row's seal under the newest version; None when it is there, or has none."""
-        encode_row: Callable[[msgspec.Struct], bytes] = encode_chunk_row
-        row: rows.VersionRecord | msgspec.Struct
-        if key[:1] == CHUNKS:
-            row, seal, of = (chunk := decode_chunk(value)), chunk.seal, of_chunk(key[-32:])
-        elif key[:1] == PACKS:
-            row, seal, of = (pack := decode_pack(value)), pack.seal, of_pack(key[1:])
-        else:
-            row, seal, of = (version := rows.version_of(value)), version.seal, INLINE
-            encode_row = rows.encode
-        if seal is None:
+        found = sealed(key, value)
+        if found is None:
             return None
-        key_id, number = key_of(seal)
+        key_id, number = key_of(found.seal)
         target = targets.get(key_id)
         if target is None or number >= target.current:
             return None
         wrapping = self._ground.keyring.wrapping(key_id, number)
-        newer = target.domain.rewrapped(seal, wrapping, of, self._ground.host)
-        changed = encode_row(msgspec.structs.replace(row, seal=newer))
-        return Mutation([Equals(key, value)], [Put(key, changed)])
+        newer = target.domain.rewrapped(found.seal, wrapping, found.of, self._ground.host)
+        return Mutation([Equals(key, value)], [Put(key, found.with_seal(newer))])
 
     async def _again(self, key: bytes, targets: dict[bytes, _Target]) -> bool:
         """A row that somebody changed under us: once more, as it is now."""

@@ -32,7 +32,7 @@ from ostraka.nodes.local import LocalDisk
 from ostraka.nodes.superblock import Epoch, Member, Superblock
 from ostraka.objects import check as objects_check
 from ostraka.objects import rows as object_rows
-from ostraka.objects import tiers
+from ostraka.objects import seals, tiers
 from ostraka.pools.types import ShardHealth
 from ostraka.state import totals
 from ostraka.store.disks import Progress
@@ -231,10 +231,10 @@ class Fsck:
         while True:
             page = state.scan(start, None, PAGE)
             for key, value in page:
-                problem = _wrong_row(key, value)
+                problem = self._wrong_row(key, value)
                 if problem:
                     again = state.get(key)
-                    problem = _wrong_row(key, again) if again is not None else ""
+                    problem = self._wrong_row(key, again) if again is not None else ""
                 if problem:
                     self._found("row", f"{key[:64].hex()}: {problem}")
             self.rows += len(page)
@@ -243,6 +243,14 @@ class Fsck:
                 return
             start = page[-1][0] + b"\0"
             await asyncio.sleep(0)
+
+    def _wrong_row(self, key: bytes, value: bytes) -> str:
+        problem = _wrong_row(key, value)
+        if not problem and key[:1] in seals.TABLES:
+            found = seals.sealed(key, value)
+            if found is not None and not self._store.keyring.names(found.seal):
+                return "sealed under a key that the store does not have: what it holds cannot be read"
+        return problem
 
     async def _references(self) -> None:
         """What rows hold, against what is counted; twice where something is wrong, for it may be in motion."""
