@@ -8,49 +8,20 @@ code. Nothing here knows how the simulation judges, and the simulation knows not
 runs schedules with each of them until one fails, and prints how many it took, and why.
 """
 
-import argparse
-import contextlib
-import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import msgspec
+import planted_later
+from planting import PLANTS, Without, main, plant, planted
 
-from ostraka.testing.simulation.running import parse_geometry, quiet, with_fixed_hashes
-from ostraka.testing.simulation.schedule import run
+from ostraka.testing.simulation.running import with_fixed_hashes
 
-Plant = Callable[[Callable[..., None]], None]
-PLANTS: dict[str, tuple[str, Plant]] = {}
-
-
-def plant(geometry: str) -> Callable[[Plant], Plant]:
-    """Register a defect; ``geometry`` is where it is looked for."""
-
-    def register(function: Plant) -> Plant:
-        PLANTS[function.__name__] = (geometry, function)
-        return function
-
-    return register
-
-
-class Without:
-    """An object whose named methods do nothing, or something else; the others are those of the real one."""
-
-    def __init__(self, inner: Any, *names: str, **others: Callable[[], None]) -> None:
-        self._inner = inner
-        for name in names:
-            setattr(self, name, lambda *arguments: None)
-        for name, other in others.items():
-            setattr(self, name, other)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
+__all__ = ["PLANTS", "planted", "planted_later"]
 
 # -- the kinds of the reference
 
@@ -451,54 +422,6 @@ def cells_that_are_not_verified(put: Callable[..., None]) -> None:
     put(reader, "first_bad_cell", lambda *arguments: None)
     put(lookup, "first_bad_cell", lambda *arguments: None)
     put(frames, "_verify", lambda plain, checksum, frame: None)
-
-
-@contextlib.contextmanager
-def planted(name: str) -> Iterator[None]:
-    """Production code has that defect."""
-    changes: list[tuple[Any, str, Any]] = []
-    PLANTS[name][1](lambda owner, attribute, value: changes.append((owner, attribute, value)))
-    with contextlib.ExitStack() as stack:
-        for change in changes:
-            stack.enter_context(mock.patch.object(*change))  # AttributeError: there is no such place any more
-        yield
-
-
-def until_caught(name: str, schedules: int, seconds: float, first: int = 0) -> dict[str, Any]:
-    """How many schedules it takes until one fails ("caught"; 0: none did), of how many, and why it failed."""
-    geometry = parse_geometry(PLANTS[name][0])
-    began = time.process_time()
-    number = 0
-    with planted(name):
-        while number < schedules and time.process_time() - began < seconds:
-            number += 1
-            verdict = run(first + number - 1, geometry)
-            if verdict.failures:
-                return {"name": name, "caught": number, "of": number, "why": verdict.failures[0]}
-    return {"name": name, "caught": 0, "of": number, "why": ""}
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Plant defects, and count the schedules until each is found.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of defects; all of them, if none is named")
-    parser.add_argument("--schedules", type=int, default=1000, help="give up after so many (1000)")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="give up after so many of a core, for each")
-    parser.add_argument("--first", type=int, default=0, help="the first seed (0)")
-    parser.add_argument("--json", action="store_true", help="print a line of JSON for each")
-    arguments = parser.parse_args()
-    if unknown := [name for name in arguments.names if name not in PLANTS]:
-        parser.error(f"no such defect: {unknown[0]}; there are: {', '.join(PLANTS)}")
-    quiet()
-    missed = 0
-    for name in arguments.names or PLANTS:
-        found = until_caught(name, arguments.schedules, arguments.seconds, arguments.first)
-        missed += not found["caught"]
-        if arguments.json:
-            print(json.dumps(found), flush=True)
-        else:
-            told = f"schedule {found['caught']}" if found["caught"] else f"not in {found['of']}"
-            print(f"{PLANTS[name][0]}  {told:14} {name}: {found['why'].splitlines()[:1]}", flush=True)
-    return bool(missed)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,10 @@ from ostraka.testing.simulation.history import History, Operation, Version
 BLOCK = 1024  # of the bodies; `SMALL.chunk_size` is as large
 KEYS = ("a", "a/b", "b", "c\x00", "d" * 300, "e" * 600)
 OWNER = "root"
+ACTIONS = (
+    "put", "put", "put", "get", "get", "get", "delete", "delete_some", "copy", "create_only", "replace", "list",
+    "versions", "upload", "tag",
+)  # fmt: skip
 
 
 class Bodies:
@@ -106,12 +110,13 @@ class World:
     bodies: Bodies
     keys: Sequence[str] = KEYS
     history: History = field(default_factory=History)
-    contents: dict[str, str] = field(default_factory=dict)  # etag to the MD5 of the bytes, where they differ
+    written: dict[str, bytes] = field(default_factory=dict)  # etag to the bytes, of all that was ever sent
     left: int = 0  # requests that are still to be made
     stopped: bool = False
     failures: list[str] = field(default_factory=list)
     damaged: bool = False  # more disks are bad than the store can bear: errors are answers, too
     pause: float = 1.0  # seconds between the requests of a client, on average
+    actions: Sequence[str] = ACTIONS
     in_step: bool = False  # not on average: all begin theirs at the same moments
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -132,10 +137,7 @@ class Client:
         self.store = store
         self.name = name
         self._rng = world.rng
-        self._actions: list[Action] = [
-            self.put, self.put, self.put, self.get, self.get, self.get, self.delete, self.delete_some,
-            self.copy, self.create_only, self.replace, self.list, self.versions, self.upload, self.tag,
-        ]  # fmt: skip
+        self._actions: list[Action] = [getattr(self, name) for name in world.actions]
 
     def _pause(self) -> float:
         pause = self.world.pause
@@ -146,7 +148,7 @@ class Client:
     async def run(self) -> None:
         """Until the world's requests are made."""
         world = self.world
-        actions: list[Action] = [*self._actions, self.burst, self.at_once, self.at_once]
+        actions: list[Action] = [*self._actions, *self._actions, self.burst, self.at_once, self.at_once, self.at_once]
         while world.left > 0 and not world.stopped:
             world.left -= 1
             await asyncio.sleep(self._pause())
@@ -224,6 +226,7 @@ class Client:
         body = self.world.bodies.draw() if body is None else body
         versioning = self.world.buckets[bucket]
         etag = etag_of(body)
+        self.world.written[etag] = body
         asked = conditions or WriteConditions()
         operation = self._begin(bucket, key, f"put {len(body)} {etag[:6]} {_words(asked)}", told.put(versioning, etag))
         try:
@@ -335,7 +338,7 @@ class Client:
         return await list_versions(self.world, self.store, bucket, key, self.name)
 
     async def upload(self, bucket: str, key: str) -> None:
-        """A multipart upload, from its beginning to its end, or left lying."""
+        """A multipart upload, from its beginning to its end."""
         objects, rng = self.store.objects, self._rng
         upload = await objects.create_upload(bucket, key, Attributes(), owner=OWNER)
         parts, bodies = [], []
@@ -343,20 +346,37 @@ class Client:
             body = self.world.bodies.draw()
             await asyncio.sleep(rng.choice((0, 0, 2.0)))
             part = await objects.put_part(bucket, key, upload.upload_id, number, Arriving(body, rng), Md5())
+            if rng.random() < 0.2:  # in its place
+                body = self.world.bodies.draw()
+                part = await objects.put_part(bucket, key, upload.upload_id, number, Arriving(body, rng), Md5())
             parts.append(CompletePart(number, part.etag))
             bodies.append(body)
-        fate = rng.random()
+        if rng.random() < 0.2:  # not all of them are wanted
+            parts, bodies = parts[-1:], bodies[-1:]
+        end = self._end_upload(bucket, key, upload.upload_id, parts, bodies)
+        if rng.random() < 0.2:  # and one more is on its way
+            late = Arriving(self.world.bodies.draw(), rng)
+            more = objects.put_part(bucket, key, upload.upload_id, rng.randint(1, 6), late, Md5())
+            await self._together([end, more])
+        else:
+            await end
+
+    async def _end_upload(
+        self, bucket: str, key: str, upload_id: str, parts: Sequence[CompletePart], bodies: Sequence[bytes]
+    ) -> None:
+        """It is completed, aborted, or left lying."""
+        objects, fate = self.store.objects, self._rng.random()
         if fate < 0.15:
             return
         if fate < 0.3:
-            await objects.abort_upload(bucket, key, upload.upload_id)
+            await objects.abort_upload(bucket, key, upload_id)
             return
         etag = assemble([PartInfo(part.number, 0, part.etag, 0.0) for part in parts]).etag
         versioning = self.world.buckets[bucket]
-        self.world.contents[etag] = etag_of(b"".join(bodies))
+        self.world.written[etag] = b"".join(bodies)
         step = told.put(versioning, etag)
         operation = self._begin(bucket, key, f"complete {etag[:6]}", step)
-        info = await self._write(operation, objects.complete_upload(bucket, key, upload.upload_id, parts, assemble))
+        info = await self._write(operation, objects.complete_upload(bucket, key, upload_id, parts, assemble))
         self.world.history.end(operation, told.put(versioning, etag, info.version_id))
 
 
@@ -400,7 +420,7 @@ async def read_key(world: World, store: Store, bucket: str, key: str, who: str) 
                 if rng.random() < 0.3:
                     await asyncio.sleep(rng.expovariate(0.5))
             found = b"".join(pieces)
-        if len(found) != length or (whole and etag_of(bytes(found)) != world.contents.get(etag, etag)):
+        if found != world.written[etag][offset : offset + length]:
             world.fail(
                 f"{who}: wrong bytes: GET {bucket}/{key} {etag} of {size}: {len(found)} bytes of {offset}+{length}"
             )
@@ -465,7 +485,7 @@ async def read_version(world: World, store: Store, bucket: str, key: str, versio
     reader = store.objects.open(bucket, key, version.id)
     try:
         body = b"".join([bytes(piece) async for piece in reader.read()])
-        if etag_of(body) != world.contents.get(version.etag, version.etag):
+        if body != world.written[version.etag]:
             world.fail(f"{who}: wrong bytes of {bucket}/{key} version {version.id}")
     finally:
         reader.close()

@@ -17,7 +17,7 @@ from ostraka.objects.types import Bucket, Versioning
 from ostraka.store.store import Store
 from ostraka.testing.simulation import checks, operator
 from ostraka.testing.simulation.adversary import Adversary, Menu
-from ostraka.testing.simulation.clients import BLOCK, KEYS, OWNER, Bodies, Client, World
+from ostraka.testing.simulation.clients import ACTIONS, BLOCK, KEYS, OWNER, Bodies, Client, World
 from ostraka.testing.simulation.disk import Disk
 from ostraka.testing.simulation.history import Impossible
 from ostraka.testing.simulation.linking import linked
@@ -86,6 +86,7 @@ class Plan:
     phases: int = 1
     likely: float = 0.3
     pause: float = 1.0  # of a client between its requests, on average
+    actions: tuple[str, ...] = ACTIONS  # of clients
     in_step: bool = False  # clients begin their requests at the same moments
     latency: float = 0.0  # of every call of every disk, on average
     keys: tuple[str, ...] = KEYS
@@ -107,6 +108,8 @@ def draw(seed: int, geometry: Geometry) -> tuple[Plan, random.Random]:
     plan.likely = rng.choice((0.02, 0.2, 0.5, 0.9))
     plan.pause = rng.choice((0.002, 0.05, 0.5, 3.0))
     plan.latency = rng.choice((0.0, 0.0, 0.0, 0.0005, 0.005, 0.05))
+    if rng.random() < 0.5:  # few kinds of requests get into each other's way more often than many
+        plan.actions = ("put", *rng.sample(sorted(set(ACTIONS)), rng.choice((1, 2, 4))))
     plan.in_step = rng.random() < 0.3
     plan.keys = rng.choice((KEYS, KEYS, KEYS[:3], KEYS[:1]))
     plan.blocks = rng.choice((2, 4, 8))
@@ -177,7 +180,13 @@ class Director:
         self.machine = Machine(self.scheduler)
         self.machine.latency = plan.latency
         self.world = World(
-            rng, plan.buckets, Bodies(rng, plan.blocks), keys=plan.keys, pause=plan.pause, in_step=plan.in_step
+            rng,
+            plan.buckets,
+            Bodies(rng, plan.blocks),
+            plan.keys,
+            pause=plan.pause,
+            actions=plan.actions,
+            in_step=plan.in_step,
         )
         shape = plan.geometry
         paths = [self.machine.add_disk(CAPACITY, like) for like in formatted(shape, tuple(plan.buckets.items()))]
