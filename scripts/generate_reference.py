@@ -25,6 +25,7 @@ from ostraka.cli import COMMANDS, command, grammar, output
 from ostraka.library import aio, blocking
 from ostraka.library.chunks import AsyncChunks
 from ostraka.library.disks import AsyncDisks
+from ostraka.library.pools import AsyncPools
 from ostraka.library.uploads import AsyncUpload
 from ostraka.metadatadb.metrics import METRICS as METADATADB_METRICS
 from ostraka.metrics import Metric
@@ -259,6 +260,7 @@ def library() -> str:
         (blocking.Upload, AsyncUpload),
         (blocking.Chunks, AsyncChunks),
         (blocking.Disks, AsyncDisks),
+        (blocking.Pools, AsyncPools),
     ):
         parts += [f"## {waiting.__name__}", f"For asyncio: `{described.__name__}`. {_prose(described.__doc__)}"]
         for method in ast.parse(inspect.getsource(waiting)).body[0].body:  # type: ignore[attr-defined]

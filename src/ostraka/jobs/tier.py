@@ -63,6 +63,13 @@ class Tier(Job):
     async def begin(self) -> None:
         self.ask()
 
+    async def cancel(self) -> str:
+        if not self._asked and self._wanted is None:
+            return await super().cancel()
+        self._asked = False
+        self._end()
+        return "the pass that was under way"
+
     def close(self) -> None:
         if self._wanted is not None:
             self._wanted.close()

@@ -7,6 +7,7 @@ returns, what it wrote is on stable storage on every disk in service; whoever is
     aio.py       AsyncStore, AsyncBucket, AsyncReader: all that there is to do
     chunks.py    AsyncChunks: the chunk store beneath the buckets
     disks.py     AsyncDisks: the disks that it is all on
+    pools.py     AsyncPools: the disks as a whole, and places elsewhere for other storage classes
     blocking.py  Store, Bucket, Reader: the same names, waiting; an event loop in a thread runs the ones above
     uploads.py   AsyncUpload: a large object in parts
     asked.py     what callers ask for, looked at before anything is done
@@ -55,15 +56,17 @@ from ostraka import machine
 machine.check()  # before anything is imported that is only there on Linux
 
 from ostraka.library.aio import AsyncBucket, AsyncReader, AsyncStore, open_async  # noqa: E402
-from ostraka.library.blocking import Bucket, Chunks, Disks, Reader, Store, Upload, open_store  # noqa: E402
+from ostraka.library.blocking import Bucket, Chunks, Disks, Pools, Reader, Store, Upload, open_store  # noqa: E402
 from ostraka.library.chunks import AsyncChunks, ChunkInfo, ShardPlace, Slice, StripeInfo  # noqa: E402
 from ostraka.library.disks import AsyncDisks, DiskInfo  # noqa: E402
+from ostraka.library.pools import AsyncPools, PoolInfo  # noqa: E402
 from ostraka.library.uploads import AsyncUpload  # noqa: E402
 
 __all__ = [
     "AsyncBucket",
     "AsyncChunks",
     "AsyncDisks",
+    "AsyncPools",
     "AsyncReader",
     "AsyncStore",
     "AsyncUpload",
@@ -72,6 +75,8 @@ __all__ = [
     "Chunks",
     "DiskInfo",
     "Disks",
+    "PoolInfo",
+    "Pools",
     "Reader",
     "ShardPlace",
     "Slice",

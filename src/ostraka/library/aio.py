@@ -17,14 +17,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from ostraka.errors import Absent, Exists, Invalid, OstrakaError
 from ostraka.jobs.scheduler import Scheduler
 from ostraka.library import asked, uploads
 from ostraka.library.bodies import Body, source_of
 from ostraka.library.chunks import AsyncChunks
 from ostraka.library.disks import AsyncDisks
+from ostraka.library.pools import AsyncPools
 from ostraka.library.uploads import AsyncUpload
 from ostraka.objects.recipes import changed
+from ostraka.objects.tiers import STANDARD
 from ostraka.objects.types import (
     KMS,
     Deleted,
@@ -144,6 +148,7 @@ class AsyncBucket:
         if_match: str | Sequence[str] = (),
         encryption: str = "",
         customer_key: bytes | None = None,
+        storage_class: str = STANDARD,
     ) -> ObjectInfo:
         """Store a body under a key; when this returns, it is on stable storage.
 
@@ -151,12 +156,12 @@ class AsyncBucket:
         ones that readers over HTTP get back, such as cache-control, in lower case. ``create_only``: PreconditionFailed
         if the key has an object already. ``if_match``: the ETag (or several, or "*") that the current object must
         have. ``encryption``: as for `set_storage`, of this object; "" leaves it to the bucket. ``customer_key``: 32
-        bytes that it is encrypted with instead, that are kept nowhere, and that reading it takes (SSE-C). Raises also
-        Absent (no such bucket), Invalid, TooLarge, Full, Unavailable; and OSError, as Python does, for a Path that
-        cannot be read.
+        bytes that it is encrypted with instead, that are kept nowhere, and that reading it takes (SSE-C).
+        ``storage_class``: one that a pool keeps (`AsyncPools.add`). Raises also Absent (no such bucket), Invalid,
+        TooLarge, Full, Unavailable; and OSError, as Python does, for a Path that cannot be read.
         """
         asked.text("a key", key)
-        attributes = asked.attributes(content_type, headers, metadata, tags)
+        attributes = asked.attributes(content_type, headers, metadata, tags, storage_class)
         conditions = asked.conditions(create_only, if_match)
         wanted, customer = asked.encryption(encryption), asked.customer_key(customer_key)
         source, file = source_of(body)
@@ -229,9 +234,12 @@ class AsyncBucket:
                 if isinstance(answer, Exception):
                     raise answer
 
-    async def copy(self, key: str, to_key: str, *, to_bucket: str = "", version_id: str | None = None) -> ObjectInfo:
+    async def copy(
+        self, key: str, to_key: str, *, to_bucket: str = "", version_id: str | None = None, storage_class: str = ""
+    ) -> ObjectInfo:
         """Copy an object with its attributes; without copying its bytes, unless the other bucket encrypts under another
-        key."""
+        key. ``storage_class``: that of the copy; "" is the source's. Bytes that belong in another pool by it are moved
+        later (`AsyncPools.move`)."""
         for what, said in (("a key", key), ("a key", to_key), ("a bucket's name", to_bucket)):
             asked.text(what, said)
         asked.version(version_id)
@@ -239,7 +247,11 @@ class AsyncBucket:
         target, digested = to_bucket or self.name, None
         if source.encryption.algorithm == KMS and self._objects.bucket(target).storage.encryption != KMS:
             digested = await self._digested(source)  # its etag is not the MD5, and that of the copy is
-        return await self._objects.copy(source, target, to_key, source.attributes, owner=ROOT_NAME, digested=digested)
+        attributes = source.attributes
+        if storage_class:
+            asked.text("a storage class", storage_class)
+            attributes = msgspec.structs.replace(attributes, storage_class=storage_class)
+        return await self._objects.copy(source, target, to_key, attributes, owner=ROOT_NAME, digested=digested)
 
     async def _digested(self, source: ObjectInfo) -> Digested:
         digest = Digests(_NOTHING)
@@ -259,10 +271,11 @@ class AsyncBucket:
         headers: Mapping[str, str] | None = None,
         metadata: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
+        storage_class: str = STANDARD,
     ) -> AsyncUpload:
         """Begin a multipart upload: for bodies beyond 5 GiB, or whose parts are there at different times."""
         asked.text("a key", key)
-        attributes = asked.attributes(content_type, headers, metadata, tags)
+        attributes = asked.attributes(content_type, headers, metadata, tags, storage_class)
         return await uploads.begin(self._store, self.name, key, attributes)
 
     def upload_of(self, key: str, upload_id: str) -> AsyncUpload:
@@ -358,6 +371,11 @@ class AsyncStore:
     def chunks(self) -> AsyncChunks:
         """The chunks beneath the buckets."""
         return AsyncChunks(self._store)
+
+    @property
+    def pools(self) -> AsyncPools:
+        """Its disks, and the places where other storage classes are kept."""
+        return AsyncPools(self._store)
 
     @property
     def disks(self) -> AsyncDisks:

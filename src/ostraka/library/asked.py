@@ -14,6 +14,7 @@ from ostraka.errors import Invalid
 from ostraka.limits import LIMITS
 from ostraka.objects import recipes
 from ostraka.objects.publish import NO_CONDITIONS
+from ostraka.objects.tiers import STANDARD
 from ostraka.objects.types import Attributes, CustomerKey, Encryption, WriteConditions
 from ostraka.s3.errors import S3Error
 from ostraka.s3.ops import tags as tag_rules
@@ -144,6 +145,7 @@ def attributes(
     headers: Mapping[str, str] | None,
     metadata: Mapping[str, str] | None,
     tags: Mapping[str, str] | None,
+    storage_class: str = STANDARD,
 ) -> Attributes:
     """What is kept beside a body. Raises Invalid for what could not be given back."""
     said = {"content-type": _value("content_type", content_type) if content_type else CONTENT_TYPE}
@@ -157,7 +159,8 @@ def attributes(
             message = f"metadata {name!r}: a name is letters, digits and hyphens, without blanks"
             raise Invalid(message, reason="metadata")
         kept[name] = _unicode(f"metadata {name!r}", value)
-    return Attributes(said, kept, _tags(tags) if tags else {})
+    text("a storage class", storage_class)
+    return Attributes(said, kept, _tags(tags) if tags else {}, storage_class)
 
 
 def _unicode(what: str, value: object) -> str:

@@ -14,8 +14,10 @@ from ostraka.library.aio import PAGE, AsyncBucket, AsyncReader, AsyncStore, open
 from ostraka.library.bodies import Body
 from ostraka.library.chunks import AsyncChunks, ChunkInfo, Slice, StripeInfo
 from ostraka.library.disks import AsyncDisks, DiskInfo
+from ostraka.library.pools import AsyncPools, PoolInfo
 from ostraka.library.uploads import AsyncUpload
 from ostraka.loop_thread import LoopThread
+from ostraka.objects.tiers import STANDARD
 from ostraka.objects.types import Bucket as BucketInfo
 from ostraka.objects.types import Deleted, Listed, ListPage, ObjectInfo, PartInfo, Storage
 from ostraka.objects.types import Upload as UploadInfo
@@ -125,6 +127,7 @@ class Bucket:
         if_match: str | Sequence[str] = (),
         encryption: str = "",
         customer_key: bytes | None = None,
+        storage_class: str = STANDARD,
     ) -> ObjectInfo:
         """As `AsyncBucket.put`."""
         work = self._bucket.put(
@@ -138,6 +141,7 @@ class Bucket:
             if_match=if_match,
             encryption=encryption,
             customer_key=customer_key,
+            storage_class=storage_class,
         )
         return self._loop.run(work)
 
@@ -175,9 +179,12 @@ class Bucket:
         """As `AsyncBucket.delete_many`."""
         self._loop.run(self._bucket.delete_many(keys))
 
-    def copy(self, key: str, to_key: str, *, to_bucket: str = "", version_id: str | None = None) -> ObjectInfo:
+    def copy(
+        self, key: str, to_key: str, *, to_bucket: str = "", version_id: str | None = None, storage_class: str = ""
+    ) -> ObjectInfo:
         """As `AsyncBucket.copy`."""
-        return self._loop.run(self._bucket.copy(key, to_key, to_bucket=to_bucket, version_id=version_id))
+        work = self._bucket.copy(key, to_key, to_bucket=to_bucket, version_id=version_id, storage_class=storage_class)
+        return self._loop.run(work)
 
     def upload(
         self,
@@ -187,9 +194,17 @@ class Bucket:
         headers: Mapping[str, str] | None = None,
         metadata: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
+        storage_class: str = STANDARD,
     ) -> "Upload":
         """As `AsyncBucket.upload`."""
-        work = self._bucket.upload(key, content_type=content_type, headers=headers, metadata=metadata, tags=tags)
+        work = self._bucket.upload(
+            key,
+            content_type=content_type,
+            headers=headers,
+            metadata=metadata,
+            tags=tags,
+            storage_class=storage_class,
+        )
         return Upload(self._loop, self._loop.run(work))
 
     def upload_of(self, key: str, upload_id: str) -> "Upload":
@@ -280,6 +295,30 @@ class Chunks:
         return self._loop.iterate(self._chunks.slices(bucket, key, version_id=version_id), at_once=PAGE)
 
 
+class Pools:
+    """The pools of a store. Made by `Store.pools`."""
+
+    def __init__(self, loop: LoopThread, pools: AsyncPools) -> None:
+        self._loop = loop
+        self._pools = pools
+
+    def list(self) -> list[PoolInfo]:
+        """As `AsyncPools.list`."""
+        return self._loop.run(self._pools.list())
+
+    def add(self, name: str, url: str, storage_class: str, *, cache: int = 0) -> None:
+        """As `AsyncPools.add`."""
+        self._loop.run(self._pools.add(name, url, storage_class, cache=cache))
+
+    def remove(self, name: str) -> None:
+        """As `AsyncPools.remove`."""
+        self._loop.run(self._pools.remove(name))
+
+    def move(self) -> int:
+        """As `AsyncPools.move`."""
+        return self._loop.run(self._pools.move())
+
+
 class Disks:
     """The disks of a store. Made by `Store.disks`."""
 
@@ -336,6 +375,11 @@ class Store:
     def chunks(self) -> Chunks:
         """As `AsyncStore.chunks`."""
         return Chunks(self._loop, self._store.chunks)
+
+    @property
+    def pools(self) -> Pools:
+        """As `AsyncStore.pools`."""
+        return Pools(self._loop, self._store.pools)
 
     @property
     def disks(self) -> Disks:
