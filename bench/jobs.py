@@ -27,7 +27,8 @@ from ostraka.testing.processes import ServerProcess
 
 BUCKET = "bench"
 SMALL, LARGE = 10 << 10, 1 << 20
-JOBS = ("", "scrub", "collect", "compact")
+REPLACE = "disk replace"
+JOBS = ("", "scrub", "collect", "compact", REPLACE)
 DELETED = 300  # bodies that die for each window of collection or compaction
 
 
@@ -88,6 +89,27 @@ class Job:
             self._thread.join()
 
 
+class Replacing:
+    """A disk is taken away, and rebuilt on an empty directory."""
+
+    def __init__(self, server: ServerProcess, disks: list[Path], turn: str) -> None:
+        lost = disks.pop()
+        lost.rename(lost.with_name(f"lost-{turn}"))
+        client = server.client()
+        number = 0
+        while all(disk["status"] == "up" for disk in (ask(disks, "disk-ls", {}, quiet) or {})["disks"]):
+            client.put_object(Bucket=BUCKET, Key=f"noticed/{turn}/{number}", Body=os.urandom(LARGE))
+            number += 1
+        new = lost.with_name(f"new-{turn}")
+        arguments = {"old": "", "new": str(new)}
+        self._thread = threading.Thread(target=ask, args=(tuple(disks), "disk-replace", arguments, quiet), daemon=True)
+        self._thread.start()
+        disks.append(new)
+
+    def end(self, disks: Sequence[Path]) -> None:
+        self._thread.join()
+
+
 def percentile(times: Sequence[float], share: float) -> float:
     ordered = sorted(times)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1e3
@@ -104,7 +126,7 @@ def window(
             writer.put_object(Bucket=BUCKET, Key=f"dying/{number}", Body=os.urandom(200 << 10))
         for number in range(DELETED):
             writer.delete_object(Bucket=BUCKET, Key=f"dying/{number}")
-    running = Job(disks, job)
+    running = Replacing(server, disks, turn) if job == REPLACE else Job(disks, job)
     clients = [
         Client(lambda n: writer.put_object(Bucket=BUCKET, Key=f"small/{turn}/{n}", Body=small)),
         Client(lambda n: reader.get_object(Bucket=BUCKET, Key=f"large/{n * 7 % count}")["Body"].read()),
@@ -158,7 +180,9 @@ def main() -> None:
             told: dict[str, list[list[float]]] = {job: [] for job in JOBS}
             for turn in range(asked.rounds):
                 for job in JOBS[turn % len(JOBS) :] + JOBS[: turn % len(JOBS)]:
-                    told[job].append(window(server, disks, job, asked.data, asked.seconds, f"{turn}-{job}"))
+                    told[job].append(
+                        window(server, disks, job, asked.data, asked.seconds, f"{turn}-{job or 0}".replace(" ", "-"))
+                    )
             base = [statistics.median(column) for column in zip(*told[""], strict=True)]
             print("| job | PUT p50 ms | PUT p99 ms | ratio | GET p50 ms | GET p99 ms | ratio |")
             print("| --- | --- | --- | --- | --- | --- | --- |")

@@ -5,7 +5,8 @@ is only the rhythm. What waits for its grace or for a reader is asked for again 
 empty there is nothing to ask for until something changes.
 """
 
-from typing import Any
+from itertools import chain, islice
+from typing import Any, Final
 
 import msgspec
 
@@ -14,6 +15,9 @@ from ostraka.errors import OstrakaError
 from ostraka.jobs.foresight import foresee
 from ostraka.jobs.ground import Budget, Ground, Job, Progress, Tell, in_thread
 from ostraka.objects.rows import DEAD, REPLAY
+from ostraka.state.tables import rows_under
+
+_COUNTED_MAX: Final = 5000
 
 
 class Collect(Job):
@@ -40,7 +44,13 @@ class Collect(Job):
                 raise
             again_in = limits.collect_grace_seconds
             return Progress(self._done, again_in=again_in, note=error.message, did=self._done - before)
-        return Progress(self._done, more=True, did=self._done - before)
+        return Progress(self._done, self._total(), more=True, did=self._done - before)
+
+    def _total(self) -> int | None:
+        """Rows that are done and that are queued; None: too many to be counted now and then."""
+        state = self._ground.state
+        queued = sum(1 for _ in islice(chain(rows_under(state, DEAD), rows_under(state, ZERO)), _COUNTED_MAX))
+        return self._done + queued if queued < _COUNTED_MAX else None
 
     async def preview(self, tell: Tell) -> dict[str, Any]:
         found = await in_thread(foresee, self._ground.state, self._ground.limits.compact_live_ratio)

@@ -77,6 +77,7 @@ class Scheduler:
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._left_at: tuple[int, int] | None = None  # where the state was when we had done our work
         self.looks = 0  # how often the scheduler looked whether there is something to do
         self.pieces = 0  # how many pieces of work it had done
 
@@ -144,6 +145,7 @@ class Scheduler:
         if self._ground.membership.read_only:
             raise Unavailable(self._ground.membership.read_only, reason="read-only")
         await turn.job.begin()
+        self._left_at = self._moment()  # its commit is none of a client's
         ended: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
         turn.waiting = [*turn.waiting, (on_piece, ended)]
         turn.seen, turn.at, turn.failures = None, None, 0
@@ -203,7 +205,6 @@ class Scheduler:
     async def _run(self) -> None:
         pause = _LOOK_SECONDS_MIN
         asked = self._ground.requests()
-        left_at: tuple[int, int] | None = None
         while True:
             self.looks += 1
             try:
@@ -216,11 +217,11 @@ class Scheduler:
                 await self._sleep(self._ground.limits.jobs_idle_seconds_max)
                 continue
             before, asked = asked, self._ground.requests()
-            busy = asked != before or (left_at is not None and moment[0] != left_at[0])
+            busy = asked != before or (self._left_at is not None and moment[0] != self._left_at[0])
             worked = await self._look(moment, busy=busy)
             await self._save_runs()
             with contextlib.suppress(OstrakaError):
-                left_at = self._moment()
+                self._left_at = self._moment()
             if worked:
                 pause = _LOOK_SECONDS_MIN
                 await self._sleep(0 if any(turn.due_at_once for turn in self._turns) else pause)
