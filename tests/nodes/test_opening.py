@@ -1,5 +1,6 @@
 """Which directories make a store, and which are refused with the way out."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -254,3 +255,19 @@ def test_a_damaged_superblock_is_found_and_counts_as_a_missing_disk(tmp_path: Pa
         return
     assert opened is not None
     assert sorted(opened.missing) == [1]
+
+
+def test_a_server_that_opens_its_store_anew_leaves_out_empty_directories_and_no_failing_disk(tmp_path: Path) -> None:
+    """It looked into the directory of a disk that had failed, and ended by that, again and again."""
+    paths = dirs(tmp_path, 4)
+    form(paths[:3], 2, 1)
+
+    class Failing(SystemFiles):
+        def read(self, path: Path) -> bytes:
+            if path.parent == paths[1]:
+                raise OSError(errno.EIO, "Input/output error", str(path))
+            return super().read(path)
+
+    (paths[2] / "superblock").unlink()
+    assert opening.without_blank(paths, Failing()) == [paths[0], paths[1]]
+    assert opening.without_blank(paths[2:], SystemFiles()) == paths[2:], "none of them is a disk: the opening tells why"

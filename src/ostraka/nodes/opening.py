@@ -129,6 +129,21 @@ def _look(path: Path, files: Files) -> Found:
     return Found(path, "foreign" if _strangers(names) else "blank")
 
 
+def without_blank(paths: Sequence[Path], files: Files) -> list[Path]:
+    """The directories that may be disks: those without a superblock are left out, for who knows that the store is
+    there and that disks may have left it. One that cannot be looked at stays; all do, if none has one."""
+    kept = []
+    for path in paths:
+        try:
+            files.read(path / superblock.NAME)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            pass
+        kept.append(path)
+    return kept or list(paths)
+
+
 def is_foreign(path: Path, files: Files) -> bool:
     """Whether something that is not ours is in it, and no disk. False for what cannot be looked at."""
     try:
