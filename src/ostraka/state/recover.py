@@ -91,8 +91,10 @@ def recover(opening: Opening) -> tuple[Recovery, IndexFiles, int, Map]:
         except BaseException:
             index.close()
             raise
-    except BaseException:
+    except BaseException as error:
         files.close()
+        if isinstance(error, lmdb.Error):  # its disk went away meanwhile: another may take the index
+            raise _not_built(error) from error
         raise
     report.seconds = opening.host.clock.monotonic() - started
     return report, files, generation, index
