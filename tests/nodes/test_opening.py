@@ -268,6 +268,11 @@ def test_a_server_that_opens_its_store_anew_leaves_out_empty_directories_and_no_
                 raise OSError(errno.EIO, "Input/output error", str(path))
             return super().read(path)
 
+    block = superblock.read(SystemFiles(), paths[0])
+    assert block is not None
+    without = succeed(block.epoch, block.epoch.members[:2], Host())  # disk 2 was taken out
+    superblock.write(SystemFiles(), paths[0], superblock.Superblock(block.store_id, block.disk_id, True, without))
+    assert opening.still_disks(paths, Failing()) == [paths[0], paths[1]]
     (paths[2] / "superblock").unlink()
-    assert opening.without_blank(paths, Failing()) == [paths[0], paths[1]]
-    assert opening.without_blank(paths[2:], SystemFiles()) == paths[2:], "none of them is a disk: the opening tells why"
+    assert opening.still_disks(paths, Failing()) == [paths[0], paths[1]]
+    assert opening.still_disks(paths[2:], SystemFiles()) == paths[2:], "none of them is a disk: the opening tells why"

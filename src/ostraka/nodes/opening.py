@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ostraka.errors import Corrupt, Invalid, Refused, Unavailable
+from ostraka.errors import Corrupt, Invalid, OstrakaError, Refused, Unavailable
 from ostraka.host import Files, Host
 from ostraka.nodes import superblock
 from ostraka.nodes.superblock import Epoch, Member, Superblock
@@ -129,18 +129,22 @@ def _look(path: Path, files: Files) -> Found:
     return Found(path, "foreign" if _strangers(names) else "blank")
 
 
-def without_blank(paths: Sequence[Path], files: Files) -> list[Path]:
-    """The directories that may be disks: those without a superblock are left out, for who knows that the store is
-    there and that disks may have left it. One that cannot be looked at stays; all do, if none has one."""
-    kept = []
+def still_disks(paths: Sequence[Path], files: Files) -> list[Path]:
+    """The directories that may be disks of their store, for who knows that it is there and that disks may have left it:
+    without those that have no superblock, and those that the newest epoch does not name. One that cannot be read stays;
+    all do, if none would."""
+    blocks: dict[Path, Superblock | None] = {}
     for path in paths:
         try:
-            files.read(path / superblock.NAME)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError:
-            pass
-        kept.append(path)
+            block = superblock.read(files, path)
+        except (OSError, OstrakaError):
+            blocks[path] = None
+        else:
+            if block is not None:
+                blocks[path] = block
+    newest = max((b.epoch for b in blocks.values() if b is not None), key=lambda epoch: epoch.number, default=None)
+    members = {d.disk_id for d in newest.members} if newest is not None else set()
+    kept = [path for path, block in blocks.items() if block is None or block.disk_id in members]
     return kept or list(paths)
 
 

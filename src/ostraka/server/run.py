@@ -19,7 +19,7 @@ from ostraka.host import Host
 from ostraka.limits import LIMITS, Limits
 from ostraka.log import AccessLog, setup
 from ostraka.nodes.keys import NAME as KEYS_NAME
-from ostraka.nodes.opening import without_blank
+from ostraka.nodes.opening import still_disks
 from ostraka.s3 import checksums
 from ostraka.server.observe import METRICS
 from ostraka.server.supervisor import Child, Supervisor, bind
@@ -124,7 +124,7 @@ class _Service:
         config, paths = self.config, self.paths
         if self.recovered is not None:  # it may have another geometry now, and disks that left may be empty directories
             config = replace(config, ec=None, existing=True)
-            paths = without_blank(paths, Host().files)
+            paths = still_disks(paths, Host().files)
         owner_main(config, paths, known, self.shared, row, self.limits, self.serving, ready)
 
     def _close_sockets(self, spare: socket.socket | None) -> None:

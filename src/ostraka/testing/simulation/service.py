@@ -15,6 +15,7 @@ from typing import Any
 from ostraka.errors import OstrakaError, Unavailable
 from ostraka.jobs.scheduler import Scheduler as Jobs
 from ostraka.limits import Limits
+from ostraka.nodes.opening import still_disks
 from ostraka.server.supervisor import FAST_DEATHS_MAX
 from ostraka.shared import Shared
 from ostraka.store.recovery import Recovered, hold
@@ -144,9 +145,12 @@ class Service:
         assert self.shared is not None
         open_map = self.machine.open_map
         if self.recovered is None:
-            ec = None if self.recoveries else self.ec  # it may have been changed since
+            ec: tuple[int, int] | None = self.ec
+            paths = self.paths
+            if self.recoveries:  # as a server does that opens its store anew
+                ec, paths = None, still_disks(paths, process.host.files)
             store = open_owner(
-                self.paths, self.shared, child.row, ec=ec, host=process.host, limits=self.limits, open_map=open_map
+                paths, self.shared, child.row, ec=ec, host=process.host, limits=self.limits, open_map=open_map
             )
         else:
             store = open_worker(self.recovered, self.shared, child.row, process.host, self.limits, open_map)
