@@ -42,10 +42,12 @@ def crash_loop(
 ) -> Ledger:
     """Load, kill, restart, verify, as often as ``rounds`` says. Every third time the store is checked while down.
 
-    ``killed`` is called while the server is down, with the turn.
+    ``killed`` is called while the server is down, with the turn. On several disks the store encrypts, and is checked
+    without its master key.
     """
     ledger = Ledger(BUCKET, seed)
-    server = ServerProcess(disks, "--workers", "2")
+    environment = {"OSTRAKA_MASTER_KEY": "6d" * 32} if len(disks) > 1 else {}
+    server = ServerProcess(disks, "--workers", "2", environment=environment)
     with server:
         server.client().create_bucket(Bucket=BUCKET)
         for turn in range(rounds):

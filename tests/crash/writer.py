@@ -101,6 +101,9 @@ def say(**line: object) -> None:
         os._exit(9)  # at the first acknowledgement that may rely on the sync that was left out
 
 
+MASTER = b"m" * 32
+
+
 async def write(store: Store, seed: int, rounds: int) -> None:
     rng = random.Random(seed)
     collector = store.objects.collector(lambda incarnation: incarnation in store.live_incarnations())
@@ -108,10 +111,10 @@ async def write(store: Store, seed: int, rounds: int) -> None:
         await store.objects.create_bucket(BUCKET, "root", "us-east-1")
     except Exists:
         pass
-    if seed % 2:  # every other one keeps what it writes in other ways
-        await OPERATIONS["bucket-set-storage"](
-            store, lambda *step: None, name=BUCKET, compression="lz4", cut="cdc:128KiB"
-        )
+    # every other one keeps what it writes in other ways, two of three encrypt it
+    words = {"compression": "lz4", "cut": "cdc:128KiB"} if seed % 2 else {}
+    words["encryption"] = "AES256" if seed % 3 else "none"
+    await OPERATIONS["bucket-set-storage"](store, lambda *step: None, name=BUCKET, **words)
     say(ready=True)
 
     async def client(number: int) -> None:
@@ -199,7 +202,7 @@ async def main(words: list[str]) -> None:
         return
     verifying = words[0] == "verify"
     disks = [Path(w) for w in words[1 if verifying else 2 :]]
-    async with open_here(disks, limits=SMALL, host=Host(files=ForgetfulFiles())) as store:
+    async with open_here(disks, limits=SMALL, host=Host(files=ForgetfulFiles()), masters=[MASTER]) as store:
         if verifying:
             await verify(store)
         else:
