@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 
 from ostraka.errors import OstrakaError
 from ostraka.limits import LIMITS, Limits
+from ostraka.objects.recipes import changed
 from ostraka.objects.types import Bucket, Versioning
 from ostraka.store.store import Store
 from ostraka.testing.simulation import checks, operator
@@ -319,7 +320,8 @@ class Director:
 
 
 def versioned(versioning: Versioning, bucket: Bucket) -> Bucket:
-    return replace(bucket, versioning=versioning)
+    """Such a bucket keeps what is written to it in other ways as well."""
+    return replace(bucket, versioning=versioning, storage=changed(bucket.storage, "lz4", "cdc"))
 
 
 async def _rows_left(store: Store) -> list[str]:
