@@ -7,7 +7,7 @@ import pytest
 from store_rig import Contents, Steps, directories, fsck, opened, operate
 
 from ostraka.chunks.rows import CHUNKS, PACKS, ZERO
-from ostraka.errors import Absent, Refused
+from ostraka.errors import Absent, Refused, Unavailable
 from ostraka.jobs.ground import Budget, Job, Progress
 from ostraka.jobs.records import Run, standing_key
 from ostraka.jobs.scheduler import Scheduler
@@ -192,3 +192,17 @@ async def test_the_record_of_runs_is_bounded_and_a_damaged_one_holds_nothing_bac
         await operate(store, "job-pause", names=["heal"], by="ann")
         assert standing(store.state, "heal").paused_by == "ann"
         assert (await fsck(store))["clean"]
+
+
+async def test_who_waits_for_a_rebalance_that_is_paused_is_told_so(tmp_path: Path, seed: int) -> None:
+    """The command waited for ever, and said nothing of it."""
+    paths = directories(tmp_path, 3)
+    async with opened(paths, ec=(1, 1)) as store:
+        await Contents(seed).fill(store, 1)
+        store.jobs = Scheduler(store)
+        await store.jobs.start()
+        await operate(store, "job-pause", names=["rebalance"], by="ann")
+        await operate(store, "disk-drain", disk="2")
+        with pytest.raises(Unavailable, match=r"paused, by ann.*ostraka job resume rebalance"):
+            await operate(store, "disk-wait", disk=2)
+        await store.jobs.stop()

@@ -254,6 +254,11 @@ async def wait(store: Store, progress: Progress, *, disk: int | None = None) -> 
             break
         if told.status == "failed":
             raise Unavailable(f"{told.note}: it is tried again every minute", reason="job")
+        if told.status == "paused":
+            raise Unavailable(
+                f"rebalance is paused, by {told.paused_by}: `ostraka job resume rebalance` lets it go on",
+                reason="paused",
+            )
         progress(told.note or "rebalancing", told.done, told.total)
         await asyncio.sleep(_WAIT_SECONDS)
     record = rebalance.load(store)
