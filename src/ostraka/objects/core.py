@@ -21,16 +21,22 @@ from ostraka.objects.pins import Pins
 from ostraka.state import Delete, Mutation, Operation, Precondition, Present, Put, Rejected, State
 
 FENCE = "fence"
+
+
+class Rotated(Unavailable):
+    """The key that a write sealed under was rotated away while it was under way; nothing was committed."""
+
+
 # after one of these a mutation was certainly not applied; after any other failure nobody knows
-CERTAINLY_NOT = (Conflict, Corrupt, Invalid, Overloaded, Full)
+CERTAINLY_NOT = (Conflict, Corrupt, Invalid, Overloaded, Full, Rotated)
 
 
 def fenced() -> Unavailable:
     return Unavailable("this process was declared dead, and may write no more; restart it", reason="fenced")
 
 
-def rotated() -> Unavailable:
-    return Unavailable("the key that this was encrypted under was rotated away meanwhile; try again", reason="key")
+def rotated() -> Rotated:
+    return Rotated("the key that this was encrypted under was rotated away meanwhile; try again", reason="key")
 
 
 def contended() -> Conflict:
