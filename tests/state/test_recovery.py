@@ -424,3 +424,15 @@ def test_an_index_is_not_rebuilt_from_copies_that_lost_what_it_shows(store: Any)
     with pytest.raises(Corrupt):
         state.rebuild_index_now()
     assert state.get(b"a") == b"2"
+
+
+def test_the_directory_of_a_new_copy_is_durable_before_the_copy_counts(store: Any) -> None:
+    """The power went once the epoch named the copy, and its directory went with it: there was no such copy."""
+    new = Copy(b"n" * 16, store.root / "disk9" / "state")
+    new.path.parent.mkdir(parents=True)
+    state = store.create()
+    state.apply([put(b"k", b"v")])
+    store.files.syncs.clear()
+    store.epoch = 2
+    state.seed_now(new, 2)
+    assert new.path.parent in store.files.syncs

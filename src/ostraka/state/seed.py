@@ -48,6 +48,7 @@ def reseed(host: Host, store: bytes, copy: Copy, truth: Truth, base: Base, epoch
     """Make the copy whole from others, up to the end of truth. Corrupt when the others are not; OSError."""
     files, directory = host.files, copy.path
     files.mkdir(directory)
+    files.sync_directory(directory.parent)  # before an epoch names the copy: it has to be there after a power cut
     source = base.verified()
     old_names = files.names(directory)
     if source.copy.disk != copy.disk:
