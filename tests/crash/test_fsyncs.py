@@ -99,7 +99,7 @@ def scenario(site: str) -> Callable[[Machine, int], bool]:
     """What shows that the sync at this site is needed."""
     if site.startswith(("host.py", "state/snapshot.py")):
         return loses_a_published_file
-    return loses_a_replacement if site.startswith("store/disks.py") else loses
+    return loses_a_replacement if site.startswith("store/adoption.py") else loses
 
 
 @pytest.mark.timeout(200)
