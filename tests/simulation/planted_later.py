@@ -19,11 +19,14 @@ def a_sync_that_had_begun_before_the_write(put: Put) -> None:
         right(self, batch, publish)
         with self._changed:
             late, self._waiting = self._waiting, []
-        if late:
+        error: BaseException | None = None
+        try:
             publish([extent for member in late for extent in member.extents])
+        except BaseException as failed:
+            error = failed
         with self._changed:
             for member in late:
-                member.state = 2
+                member.state, member.error = 2, error
                 self.records.extend(member.headers)
             self._changed.notify_all()
 

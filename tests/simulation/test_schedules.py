@@ -9,7 +9,7 @@ import simulation_runs
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("part", range(2))
-@pytest.mark.parametrize(("geometry", "count"), [("1+0/1", 50), ("2+1/3", 40), ("4+2/6", 30)])
+@pytest.mark.parametrize(("geometry", "count"), [("1+0/1", 150), ("2+1/3", 70), ("4+2/6", 40)])
 def test_nothing_acknowledged_is_lost_and_everything_fits(geometry: str, count: int, part: int, seed: int) -> None:
     summary, failures = simulation_runs.run(geometry, seed, count)
     assert summary["failed"] == 0, failures

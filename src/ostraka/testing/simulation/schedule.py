@@ -117,7 +117,11 @@ def draw(seed: int, geometry: Geometry) -> tuple[Plan, random.Random]:
     plan.limits = replace(SMALL, collect_grace_seconds=rng.choice((0.0, 0.5, 2.0)))
     plan.emptied = rng.random() < 0.3
     plan.buckets = {"plain": "", "versions": rng.choice(("Enabled", "Suspended"))}
-    if rng.random() < 0.3:  # nothing goes wrong but the power: faults hide races
+    kind = rng.random()
+    if kind < 0.15:
+        _crowd(plan, rng)
+        return plan, rng
+    if kind < 0.3:  # nothing goes wrong but the power: faults hide races
         plan.menu = Menu(kill=0.0, errors=0.0, fails_once=0.0, slow=0.1, hangs=0.0, full=0.0)
     elif geometry.m:
         plan.menu = Menu(blackout=0.25, vanish=0.25, lies=0.1, flips_at_rest=0.15, flips_on_read=0.1)
@@ -125,6 +129,17 @@ def draw(seed: int, geometry: Geometry) -> tuple[Plan, random.Random]:
     if geometry.changes:
         plan.changes = tuple(rng.choices(operator.CHANGES, k=rng.choice((1, 2, 3, 5))))
     return plan, rng
+
+
+def _crowd(plan: Plan, rng: random.Random) -> None:
+    """Nothing fails, but much happens at once: everybody wants one key, what is given up is collected at once, and any
+    call may take its time."""
+    plan.workers, plan.clients, plan.requests, plan.phases = 3, rng.choice((1, 3)), 30, 1
+    plan.pause, plan.latency = rng.choice((0.05, 0.5)), rng.choice((0.0005, 0.05))
+    plan.keys, plan.blocks = plan.keys[:1], rng.choice((1, 2))
+    plan.limits = replace(SMALL, collect_grace_seconds=0.0)
+    plan.actions = ("put", "delete", *rng.sample(sorted(set(ACTIONS)), rng.choice((0, 1, 2))))
+    plan.menu = Menu(power=0.0, kill=0.0, hiccups=0.03, errors=0.0, fails_once=0.0, slow=0.0, hangs=0.0, full=0.0)
 
 
 @dataclass
