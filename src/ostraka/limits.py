@@ -44,7 +44,7 @@ class Limits:
     buffers_wait_seconds_max: float = 30.0  # a request that finds no room for its chunk gives up after this
     in_flight_bytes_max: int = 16 * MIB  # memory of one request's chunks that are being stored at once
     chunks_in_flight_max: int = 12  # and no more of them, however small
-    increment_bytes_max: int = 24 * MIB  # memory of chunks that were stored before their manifest page is committed
+    increment_bytes_max: int = 12 * MIB  # memory of chunks that were stored before their manifest page is committed
     chunks_per_commit_max: int = 64  # and no more of them, however small
     embedded_bytes_max: int = 16 * MIB  # a larger body has a manifest; a smaller one's slices ride in its version
     slices_embedded_max: int = 64  # if there are no more of them
