@@ -1,19 +1,17 @@
-"""What the commands of `ostraka backend` share: a backend is opened by its address, work is done in a loop, and signals
-end it in order."""
+"""What the commands of `ostraka backend` share: a backend is opened by its address, and work is done with it."""
 
 import asyncio
 import contextlib
 import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, TypeVar
 
 from ostraka.backends import Backend, ListsDirectories, ResilientBackend, Stat, address, require
 from ostraka.backends.iterators import ended
 from ostraka.backends.paths import RESERVED, check_path
 from ostraka.backends.urls import Address
-from ostraka.cli.output import Terminated
+from ostraka.cli.running import run_orderly
 from ostraka.errors import Absent, Invalid
 from ostraka.host import Buffer
 
@@ -21,7 +19,6 @@ T = TypeVar("T")
 Row = tuple[str, Stat | None]  # a path and what is said of it; a directory and None
 
 READ_BYTES: Final = 1 << 20
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def of_path(url: str) -> Address:
@@ -46,7 +43,7 @@ def run(named: Address, work: Callable[[Backend], Awaitable[T]], *, resilient: b
         async with opened(named, resilient=resilient, writes=writes) as backend:
             return await work(backend)
 
-    return run_orderly(running())
+    return run_orderly(running)
 
 
 @contextlib.asynccontextmanager
@@ -57,40 +54,6 @@ async def opened(named: Address, *, resilient: bool = True, writes: bool = False
     inner = named.open()
     async with ResilientBackend(inner) if resilient else inner as backend:
         yield backend
-
-
-def run_orderly(work: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run` with `output.orderly` for its whole life: a signal cancels the work, and is raised when that has
-    ended. What a handler raises in a loop would be told and forgotten; and asyncio's own for Ctrl-C cancels between any
-    two steps of the interpreter, so that a future may be cancelled while it is given its result."""
-    came: list[int] = []
-
-    async def working() -> T:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-
-        def end(number: int) -> None:
-            came.append(number)
-            task.cancel()  # nothing, once it is done
-
-        for number in SIGNALS:
-            loop.add_signal_handler(number, end, number)
-        return await work
-
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        with asyncio.Runner() as runner:  # whose loop, when it is closed, lets go of the signals
-            try:
-                return runner.run(working())
-            finally:
-                signal.set_wakeup_fd(-1)  # the loop closes it before it lets go of the signals
-    except asyncio.CancelledError as e:
-        if came:
-            raise Terminated.by(came[0], e) from None
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 async def listing(backend: Backend, prefix: str, *, directories: bool = False) -> AsyncIterator[Row]:

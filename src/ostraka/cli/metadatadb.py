@@ -14,9 +14,9 @@ from msgspec import UNSET, Raw, UnsetType
 from ostraka.backends import Address, address
 from ostraka.backends.iterators import ended
 from ostraka.cli import spelling
-from ostraka.cli.backend_running import run_orderly
 from ostraka.cli.options import Decorator, json_option
 from ostraka.cli.output import human_time, printable, show_json, show_log, show_rows
+from ostraka.cli.running import run_orderly
 from ostraka.errors import Absent, Invalid, PreconditionFailed
 from ostraka.host import Host
 from ostraka.metadatadb import AsyncNamespace, AsyncStore, Change, Journal, Kind
@@ -352,4 +352,4 @@ def _run(
         async with _opened(url, prefix, interval, writes=writes) as store:
             return await work(store)
 
-    return run_orderly(run())
+    return run_orderly(run)

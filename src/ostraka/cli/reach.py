@@ -33,10 +33,11 @@ def perform(where: Where, command: str, arguments: Mapping[str, Any], *, name: s
         result = ask(paths, command, arguments, bar.update)
         if result is not None:
             return result
+        from ostraka.cli.running import run_orderly
         from ostraka.server.control import perform_here
 
         try:
-            return perform_here(paths, command, arguments, bar.update)
+            return perform_here(paths, command, arguments, bar.update, run_orderly)
         except InUse:
             result = ask(paths, command, arguments, bar.update)
             if result is None:

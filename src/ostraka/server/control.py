@@ -10,9 +10,8 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +148,13 @@ class ControlServer:
 
 
 def perform_here(
-    directories: Sequence[Path], command: str, arguments: Mapping[str, Any], progress: Progress
+    directories: Sequence[Path],
+    command: str,
+    arguments: Mapping[str, Any],
+    progress: Progress,
+    run: Callable[[Callable[[], Coroutine[Any, Any, dict[str, Any]]]], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Carry out a command on a store that nobody serves, under its lock."""
+    """Carry out a command on a store that nobody serves, under its lock. ``run``: as `asyncio.run`, of a function."""
 
     async def perform() -> dict[str, Any]:
         if command == "fsck" and arguments.get("repair"):
@@ -163,10 +166,4 @@ def perform_here(
         async with open_here(directories, existing=True, masters=master_keys()) as store:
             return await OPERATIONS[command](store, progress, **arguments)
 
-    with contextlib.ExitStack() as stack:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a loop that is half made complains
-        try:
-            runner = stack.enter_context(asyncio.Runner())
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return runner.run(perform())
+    return run(perform)
