@@ -5,6 +5,8 @@ A wrong store, a wrong server and wrong words at each command are in test_bad_in
 
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -210,3 +212,20 @@ def test_ctrl_c_at_many_moments_is_one_line_and_loses_nothing(kept: Place, seed:
     for number in range(12):
         interrupted(kept, command, int(2 ** random.Random(seed + number).uniform(5, 16)))
         kept.is_whole()
+
+
+def test_ctrl_c_before_an_await_told_of_a_coroutine_that_was_never_awaited() -> None:
+    program = """
+from ostraka.cli.output import friendly
+
+async def work(): pass
+
+def interrupted():
+    left = work()
+    raise KeyboardInterrupt
+
+with friendly():
+    interrupted()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "ostraka: interrupted\n")

@@ -21,6 +21,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
@@ -128,6 +129,8 @@ def friendly() -> Iterator[None]:
         click.echo(f"ostraka: {told(e)}", err=True)
         sys.exit(status_of(e))
     except (KeyboardInterrupt, click.exceptions.Abort, Terminated) as e:  # Abort: what click makes of the first
+        # Ctrl-C between the call of a coroutine and its await leaves one that nobody awaits: Python would tell that too
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         number = e.number if isinstance(e, Terminated) else signal.SIGINT
         if number == signal.SIGPIPE:
             _let_go_of_output()
